@@ -1,0 +1,68 @@
+// Package identity says who is calling: it turns one platform credential into a
+// Caller, and a Caller into a session.
+//
+// # Credentials
+//
+// A Verifier holds the configured issuers. VerifyOIDC takes a compact JWS and
+// believes it only if all of the following hold, checked in this order:
+//
+//  1. at most 8 KiB, exactly three parts, each strict base64url; a header and a
+//     payload of strict JSON; alg and kid present; no key, certificate or URL in
+//     the header (jwk, x5c, jku, x5u), no crit, nothing of a JWE;
+//  2. iss equals a configured issuer, byte for byte; any other issuer causes no
+//     outbound request at all;
+//  3. alg is on that issuer's list (RS256 unless configured; never none or HS*),
+//     and fits the type, the size and the own alg, use and key_ops of the key;
+//  4. the key with that kid is in the issuer's key set, fetched from the issuer's
+//     own host, at most an hour old, fetched again when a kid is unknown but no
+//     more than once in ten seconds;
+//  5. the signature is right. No claim but iss is looked at before this;
+//  6. aud is exactly one of this deployment's names and nothing besides; exp, iat
+//     and nbf are exact integers, within the clock skew and the longest lifetime
+//     allowed; jti is there;
+//  7. the platform's claims are complete and well formed;
+//  8. the owner is one that the configuration allows, compared as an integer. A
+//     GitHub token can come from anybody on GitHub, so an issuer without allowed
+//     owners is refused when the Verifier is made.
+//
+// The answer, Verified, carries the facts and the replay key (iss and jti).
+// Other kinds of credential are other methods that return a *Verified.
+//
+// # Sessions
+//
+// Sessions.Open consumes a Verified once, in the store, atomically, and hands
+// out an opaque token of constant length:
+//
+//	"asy_" base64url( id[16] || HMAC-SHA256(key, id)[32] )
+//
+// Sessions.Check recomputes the MAC before anything else, so a forged token
+// costs a hash and reaches neither cache nor database. What the store keeps for
+// a session carries a second MAC over id, expiry and caller: somebody who can
+// write to the database, but has not the key, cannot change who a session is.
+//
+//	v, err := identity.NewVerifier(identity.Config{
+//		Audience: []string{"https://assay.example.com"},
+//		Issuers: []identity.IssuerConfig{{
+//			URL:             "https://token.actions.githubusercontent.com",
+//			AllowedOwnerIDs: []int64{9919},
+//		}},
+//	})
+//	…
+//	verified, err := v.VerifyOIDC(ctx, token)           // once
+//	session, expires, err := sessions.Open(ctx, verified)
+//	…
+//	caller, expires, err := sessions.Check(ctx, session) // every later call
+package identity
+
+import "time"
+
+// Verified is a credential that was checked and not yet consumed.
+type Verified struct {
+	Caller *Caller
+	// ReplayKey names the credential among all credentials of all issuers:
+	// iss, NUL, jti. Neither part can contain a NUL.
+	ReplayKey string
+	// ExpiresAt is the end of the credential, skew included: from then on the
+	// Verifier refuses it by itself, and its replay key may be forgotten.
+	ExpiresAt time.Time
+}
