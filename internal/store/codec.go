@@ -1,0 +1,160 @@
+package store
+
+import (
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// Subjects, and the record of a pending attestation, are packed as protobuf
+// messages written by hand: a field per line below, numbers never reused. Unknown
+// fields are skipped, so a later version may add some.
+//
+//	message Subject { string name = 1; bytes sha256 = 2; bytes sha512 = 3; int64 kind = 4; int64 origin = 5; int64 size = 6; }
+//	message Record  { string predicate_type = 1; string builder_id = 2; string build_type = 3; string invocation_id = 4;
+//	                  int64 slsa_build_level = 5; string source_uri = 6; string source_commit = 7; bytes caller = 8;
+//	                  repeated Subject subjects = 9; }
+
+func appendBytes[T string | []byte](b []byte, num protowire.Number, v T) []byte {
+	if len(v) == 0 {
+		return b
+	}
+	b = protowire.AppendTag(b, num, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(len(v)))
+	return append(b, v...)
+}
+
+func appendInt(b []byte, num protowire.Number, v int64) []byte {
+	if v == 0 {
+		return b
+	}
+	b = protowire.AppendTag(b, num, protowire.VarintType)
+	return protowire.AppendVarint(b, uint64(v))
+}
+
+// appendSubjects packs subjects as field 9 of a Record. The digests were checked
+// by checkRecord.
+func appendSubjects(b []byte, subjects []Subject) []byte {
+	var one []byte
+	for i := range subjects {
+		s := &subjects[i]
+		one = appendBytes(one[:0], 1, s.Name)
+		one = appendHex(one, 2, s.SHA256)
+		one = appendHex(one, 3, s.SHA512)
+		one = appendInt(one, 4, int64(s.Kind))
+		one = appendInt(one, 5, int64(s.Origin))
+		one = appendInt(one, 6, s.Size)
+		b = protowire.AppendTag(b, 9, protowire.BytesType)
+		b = protowire.AppendBytes(b, one)
+	}
+	return b
+}
+
+func appendHex(b []byte, num protowire.Number, digest string) []byte {
+	var raw [64]byte
+	n, err := hex.Decode(raw[:], []byte(digest))
+	if err != nil {
+		return b
+	}
+	return appendBytes(b, num, raw[:n])
+}
+
+// packRecord packs what of a is neither bundle nor log index; subjects is the
+// packed form of its subjects.
+func packRecord(a *Attestation, subjects []byte) []byte {
+	b := make([]byte, 0, 256+len(a.Caller)+len(subjects))
+	b = appendBytes(b, 1, a.PredicateType)
+	b = appendBytes(b, 2, a.BuilderID)
+	b = appendBytes(b, 3, a.BuildType)
+	b = appendBytes(b, 4, a.InvocationID)
+	b = appendInt(b, 5, int64(a.SLSABuildLevel))
+	b = appendBytes(b, 6, a.SourceURI)
+	b = appendBytes(b, 7, a.SourceCommit)
+	b = appendBytes(b, 8, a.Caller)
+	return append(b, subjects...)
+}
+
+// unpackRecord fills a from a packed record, or from packed subjects alone.
+func unpackRecord(b []byte, a *Attestation) error {
+	return fields(b, func(num protowire.Number, n int64, v []byte) error {
+		switch num {
+		case 1:
+			a.PredicateType = string(v)
+		case 2:
+			a.BuilderID = string(v)
+		case 3:
+			a.BuildType = string(v)
+		case 4:
+			a.InvocationID = string(v)
+		case 5:
+			a.SLSABuildLevel = int(n)
+		case 6:
+			a.SourceURI = string(v)
+		case 7:
+			a.SourceCommit = string(v)
+		case 8:
+			a.Caller = append([]byte(nil), v...)
+		case 9:
+			var s Subject
+			if err := unpackSubject(v, &s); err != nil {
+				return err
+			}
+			a.Subjects = append(a.Subjects, s)
+		}
+		return nil
+	})
+}
+
+func unpackSubject(b []byte, s *Subject) error {
+	return fields(b, func(num protowire.Number, n int64, v []byte) error {
+		switch num {
+		case 1:
+			s.Name = string(v)
+		case 2:
+			s.SHA256 = hex.EncodeToString(v)
+		case 3:
+			s.SHA512 = hex.EncodeToString(v)
+		case 4:
+			s.Kind = int(n)
+		case 5:
+			s.Origin = int(n)
+		case 6:
+			s.Size = n
+		}
+		return nil
+	})
+}
+
+// fields calls f with each varint or bytes field of a message.
+func fields(b []byte, f func(num protowire.Number, n int64, v []byte) error) error {
+	for len(b) > 0 {
+		num, typ, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return fmt.Errorf("store: packed record: %w", protowire.ParseError(n))
+		}
+		b = b[n:]
+		var i uint64
+		var v []byte
+		switch typ {
+		case protowire.VarintType:
+			i, n = protowire.ConsumeVarint(b)
+		case protowire.BytesType:
+			v, n = protowire.ConsumeBytes(b)
+		default:
+			n = protowire.ConsumeFieldValue(num, typ, b)
+		}
+		if n < 0 {
+			return fmt.Errorf("store: packed record: %w", protowire.ParseError(n))
+		}
+		b = b[n:]
+		if err := f(num, int64(i), v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func micros(t time.Time) int64      { return t.UnixMicro() }
+func fromMicros(us int64) time.Time { return time.UnixMicro(us).UTC() }
