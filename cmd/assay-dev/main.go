@@ -1,0 +1,92 @@
+// Command assay-dev is a sandbox: a real Assay server on loopback and an OIDC
+// issuer that answers as GitHub's does, so that everything can be tried on one
+// machine without an account anywhere.
+//
+//	assay-dev --data /tmp/assay &
+//	. /tmp/assay/dev.env
+//	assay attest ./app && assay verify ./app --env dev
+//
+// It is a program of its own so that nothing of it is in assayd. What it attests
+// carries builder …/builders/dev and SLSA level 0.
+//
+// Exit codes: 0 after a clean stop, 2 for wrong use, 3 where it could not run.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/assay-build/assay/internal/refusal"
+	"github.com/assay-build/assay/internal/testenv"
+	"github.com/assay-build/assay/server"
+	"k8s.io/klog/v2"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	fs := flag.NewFlagSet("assay-dev", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	data := fs.String("data", "", "`directory` for keys, database, log and dev.env (required)")
+	listen := fs.String("listen", "127.0.0.1:8780", "loopback `host:port`")
+	format := fs.String("entry-format", "rekor-v1", "log entries: rekor-v1 or rekor-v2")
+	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return 0
+	} else if err != nil {
+		return 2
+	}
+	if *data == "" || fs.NArg() > 0 {
+		fmt.Fprintln(stderr, "assay-dev: usage: assay-dev --data DIR [--listen 127.0.0.1:8780]")
+		return 2
+	}
+	err := serve(ctx, *data, *listen, *format, stdout, stderr)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintf(stderr, "assay-dev: %v\n", err)
+	switch refusal.CodeOf(err) {
+	case testenv.CodeNotLoopback, server.CodeConfigInvalid:
+		return 2
+	}
+	return 3
+}
+
+func serve(ctx context.Context, data, listen, format string, stdout, stderr io.Writer) error {
+	cfg := server.Config{
+		Data:   data,
+		Log:    server.LogConfig{EntryFormat: format},
+		Logger: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	}
+	klog.SetSlogLogger(cfg.Logger) // Tessera logs through klog
+	// The public name of a sandbox stays the same when its port changes, since
+	// the log is bound to the host name only.
+	s, err := testenv.NewSandbox(ctx, listen, cfg, nil)
+	if err != nil {
+		return err
+	}
+	// Written after the ports are bound and before anything is served: whoever
+	// waits for the file finds a server that accepts connections.
+	path := filepath.Join(data, "dev.env")
+	tmp := path + ".tmp"
+	if err := os.WriteFile(tmp, []byte(s.EnvFile()), 0o600); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "assay-dev serves %s (sandbox: builds are SLSA level 0)\nload its environment with:  . %s\n", s.URL(), path)
+	return s.Run(ctx)
+}

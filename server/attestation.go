@@ -1,0 +1,242 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/assay-build/assay/internal/attest"
+	"github.com/assay-build/assay/internal/identity"
+	"github.com/assay-build/assay/internal/provenance"
+	"github.com/assay-build/assay/internal/refusal"
+	"github.com/assay-build/assay/internal/store"
+	assayv1 "github.com/assay-build/assay/proto/assay/v1"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// Codes of refusals of attest input.
+const (
+	CodeDuplicateSubject     refusal.Code = "DUPLICATE_SUBJECT"
+	CodeArtifactTooLarge     refusal.Code = "ARTIFACT_TOO_LARGE"
+	CodeArtifactSizeMismatch refusal.Code = "ARTIFACT_SIZE_MISMATCH"
+	CodeDigestMismatch       refusal.Code = "DIGEST_MISMATCH"
+	CodeStreamProtocol       refusal.Code = "STREAM_PROTOCOL"
+	CodeStreamIdle           refusal.Code = "STREAM_IDLE"
+	CodeChunkTooLarge        refusal.Code = "CHUNK_TOO_LARGE"
+	CodeKindUnknown          refusal.Code = "ARTIFACT_KIND_UNKNOWN"
+)
+
+type attestationService struct {
+	assayv1.UnimplementedAttestationServiceServer
+	instance string
+	sealer   *sealer
+	uploads  *uploads
+	metrics  *metrics
+}
+
+// AttestDigests attests artifacts that do not travel.
+func (a *attestationService) AttestDigests(ctx context.Context, req *assayv1.AttestDigestsRequest) (*assayv1.AttestDigestsResponse, error) {
+	if err := checkCount(len(req.GetSubjects())); err != nil {
+		return nil, err
+	}
+	subjects := make([]store.Subject, 0, len(req.GetSubjects()))
+	for i, s := range req.GetSubjects() {
+		sub, err := claimedSubject(s)
+		if err != nil {
+			return nil, inField(err, fmt.Sprintf("subjects[%d]", i))
+		}
+		subjects = append(subjects, sub)
+	}
+	result, err := a.attest(ctx, sessionFrom(ctx).caller, subjects)
+	if err != nil {
+		return nil, err
+	}
+	return &assayv1.AttestDigestsResponse{Result: result}, nil
+}
+
+// attest is the one way to an attestation of a build, whatever the artifacts
+// came by. Nothing in the statement is the caller's word but the names, and the
+// digests that are marked as claimed.
+func (a *attestationService) attest(ctx context.Context, caller *identity.Caller, subjects []store.Subject) (*assayv1.AttestResult, error) {
+	if err := checkDuplicates(subjects); err != nil {
+		return nil, err
+	}
+	st, err := provenance.GitHubActions(a.instance, caller, statementSubjects(subjects))
+	if err != nil {
+		return nil, err
+	}
+	record, err := newRecord(a.instance, caller, subjects)
+	if err != nil {
+		return nil, err
+	}
+	done, err := a.sealer.seal(ctx, st, record)
+	if err != nil {
+		return nil, err
+	}
+	if !done.repeated {
+		a.metrics.attestations.Inc()
+		a.metrics.subjects.Add(float64(len(subjects)))
+	}
+	if done.repeated {
+		// The caller of the first time is the one that is recorded.
+		out, err := attestationProto(done.Attestation)
+		return &assayv1.AttestResult{Attestation: out, Repeated: true}, err
+	}
+	return &assayv1.AttestResult{Attestation: attestationOf(done.Attestation, caller)}, nil
+}
+
+func statementSubjects(subjects []store.Subject) []attest.Subject {
+	out := make([]attest.Subject, len(subjects))
+	for i, s := range subjects {
+		out[i] = attest.Subject{Name: s.Name, Digest: digestMap(s)}
+		if assayv1.DigestOrigin(s.Origin) == assayv1.DigestOrigin_DIGEST_ORIGIN_CLAIMED {
+			out[i].Annotations = map[string]string{provenance.AnnotationDigestOrigin: provenance.OriginClaimed}
+		}
+	}
+	return out
+}
+
+// newRecord is the index entry of an attestation about to be made.
+func newRecord(instance string, caller *identity.Caller, subjects []store.Subject) (*store.Attestation, error) {
+	builder, err := provenance.BuilderOf(instance, caller)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := caller.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	return &store.Attestation{
+		PredicateType:  attest.PredicateSLSAProvenanceV1,
+		BuilderID:      builder.ID,
+		BuildType:      provenance.BuildTypeGitHubActions,
+		InvocationID:   provenance.InvocationID(caller),
+		SLSABuildLevel: builder.Level,
+		SourceURI:      provenance.SourceURI(caller),
+		SourceCommit:   caller.GitHub.SHA,
+		Caller:         raw,
+		Subjects:       subjects,
+	}, nil
+}
+
+func checkCount(n int) error {
+	switch {
+	case n <= 0:
+		return refusal.New(attest.CodeNoSubjects, "an attest needs at least one artifact, not %d", n)
+	case n > attest.MaxSubjects:
+		return refusal.New(attest.CodeTooManySubjects, "%d artifacts; the limit is %d", n, attest.MaxSubjects)
+	}
+	return nil
+}
+
+// checkDuplicates refuses two artifacts of one name: which of them a policy meant
+// would depend on the order.
+func checkDuplicates(subjects []store.Subject) error {
+	seen := make(map[string]int, len(subjects))
+	for i, s := range subjects {
+		if j, dup := seen[s.Name]; dup {
+			return refusal.New(CodeDuplicateSubject, "has the name %q of subjects[%d]", s.Name, j).InField(fmt.Sprintf("subjects[%d].name", i))
+		}
+		seen[s.Name] = i
+	}
+	return nil
+}
+
+func claimedSubject(s *assayv1.Subject) (store.Subject, error) {
+	var out store.Subject
+	if s == nil {
+		return out, refusal.New(attest.CodeSubjectNoDigest, "is empty")
+	}
+	if err := attest.CheckSubjectName(s.GetName()); err != nil {
+		return out, err
+	}
+	kind, err := checkKind(s.GetKind())
+	if err != nil {
+		return out, err
+	}
+	for alg, hex := range s.GetDigest() {
+		if err := attest.CheckDigest(alg, hex); err != nil {
+			return out, err
+		}
+		if alg != "sha256" && alg != "sha512" {
+			return out, refusal.New(CodeRequestInvalid, "digest algorithm %q; sha256 or sha512", alg)
+		}
+	}
+	if s.GetDigest()["sha256"] == "" {
+		return out, refusal.New(attest.CodeSubjectNoDigest, "has no sha256 digest")
+	}
+	return store.Subject{
+		Name:   s.GetName(),
+		SHA256: s.GetDigest()["sha256"],
+		SHA512: s.GetDigest()["sha512"],
+		Kind:   kind,
+		Origin: int(assayv1.DigestOrigin_DIGEST_ORIGIN_CLAIMED),
+	}, nil
+}
+
+func checkKind(k assayv1.ArtifactKind) (int, error) {
+	if _, known := assayv1.ArtifactKind_name[int32(k)]; !known {
+		return 0, refusal.New(CodeKindUnknown, "kind %d is not an ArtifactKind", k)
+	}
+	if k == assayv1.ArtifactKind_ARTIFACT_KIND_UNSPECIFIED {
+		k = assayv1.ArtifactKind_ARTIFACT_KIND_FILE
+	}
+	return int(k), nil
+}
+
+func digestMap(s store.Subject) map[string]string {
+	d := map[string]string{"sha256": s.SHA256}
+	if s.SHA512 != "" {
+		d["sha512"] = s.SHA512
+	}
+	return d
+}
+
+// inField puts the path of the enclosing message before the field of a refusal.
+func inField(err error, at string) error {
+	r, ok := errors.AsType[*refusal.Error](err)
+	if !ok {
+		return err
+	}
+	if r.Field != "" {
+		at += "." + r.Field
+	}
+	return r.InField(at)
+}
+
+func attestationProto(a *store.Attestation) (*assayv1.Attestation, error) {
+	caller, err := identity.UnmarshalCaller(a.Caller)
+	if err != nil {
+		return nil, fmt.Errorf("attestation %s: %w", a.ID, err)
+	}
+	return attestationOf(a, caller), nil
+}
+
+func attestationOf(a *store.Attestation, caller *identity.Caller) *assayv1.Attestation {
+	out := &assayv1.Attestation{
+		AttestationId:  a.ID,
+		PredicateType:  a.PredicateType,
+		BuilderId:      a.BuilderID,
+		BuildType:      a.BuildType,
+		InvocationId:   a.InvocationID,
+		SlsaBuildLevel: int32(a.SLSABuildLevel),
+		SourceUri:      a.SourceURI,
+		CreateTime:     timestamppb.New(a.CreatedAt),
+		LogIndex:       a.LogIndex,
+		Bundle:         a.Bundle,
+		Caller:         callerProto(caller, a.BuilderID, a.SLSABuildLevel),
+	}
+	if a.SourceCommit != "" {
+		out.SourceDigest = map[string]string{"gitCommit": a.SourceCommit}
+	}
+	for _, s := range a.Subjects {
+		out.Subjects = append(out.Subjects, &assayv1.Subject{
+			Name:   s.Name,
+			Digest: digestMap(s),
+			Kind:   assayv1.ArtifactKind(s.Kind),
+			Origin: assayv1.DigestOrigin(s.Origin),
+			Size:   s.Size,
+		})
+	}
+	return out
+}

@@ -1,0 +1,60 @@
+package server
+
+import (
+	"github.com/assay-build/assay/internal/attest"
+	"github.com/assay-build/assay/internal/identity"
+	"github.com/assay-build/assay/internal/provenance"
+	"github.com/assay-build/assay/internal/refusal"
+	"github.com/assay-build/assay/internal/store"
+	"github.com/assay-build/assay/internal/tlog/posix"
+	"google.golang.org/grpc/codes"
+)
+
+// statusCode is the one place where a refusal becomes a gRPC status. A code that
+// is not named here is INTERNAL: its text stays in the log. Those are refusals
+// that no caller can cause or mend, and codes of parts that answer in a Decision
+// (policy, verify) rather than in an error.
+func statusCode(c refusal.Code) codes.Code {
+	switch c {
+	case CodeRequestInvalid, CodeUnknownField,
+		attest.CodeNoSubjects, attest.CodeTooManySubjects, CodeDuplicateSubject, attest.CodeSubjectNoDigest, CodeKindUnknown,
+		CodeArtifactTooLarge, CodeArtifactSizeMismatch, CodeStreamProtocol, CodeChunkTooLarge,
+		attest.CodeDigestInvalid, attest.CodeSubjectNameInvalid,
+		store.CodePageSizeInvalid, store.CodePageTokenInvalid, store.CodeFilterInvalid, store.CodeOrderInvalid:
+		return codes.InvalidArgument
+
+	case CodeSessionMissing, identity.CodeSessionInvalid, identity.CodeSessionExpired,
+		identity.CodeTokenMalformed, identity.CodeTokenTooLarge, identity.CodeTokenAlgRefused, identity.CodeTokenHeaderRefused,
+		identity.CodeTokenKIDMissing, identity.CodeTokenKeyUnknown, identity.CodeTokenSignatureInvalid,
+		identity.CodeIssuerUnknown, identity.CodeTokenAudienceMismatch, identity.CodeTokenExpired,
+		identity.CodeTokenNotYetValid, identity.CodeTokenLifetimeTooLong, identity.CodeTokenClaimMissing,
+		identity.CodeTokenClaimInvalid, identity.CodeTokenReplayed:
+		return codes.Unauthenticated
+
+	case identity.CodeCallerNotAllowed, CodeCallerNotABuild, provenance.CodeBuilderUnknown,
+		provenance.CodeFactMissing, provenance.CodeWorkflowRefInvalid:
+		return codes.PermissionDenied
+
+	case store.CodeNotFound:
+		return codes.NotFound
+	case CodeMethodUnknown, CodeNotImplemented:
+		return codes.Unimplemented
+	case CodeDigestMismatch:
+		return codes.DataLoss
+	case CodeDeadlineExceeded, CodeStreamIdle:
+		return codes.DeadlineExceeded
+	case CodeCanceled:
+		return codes.Canceled
+
+	// Room that is lacking; a repeat helps only after somebody made some.
+	case store.CodeStorageFull, CodeSpoolFull, posix.CodeDiskFull, CodeMessageTooLarge, posix.CodeEntryTooLarge, attest.CodeStatementTooLarge:
+		return codes.ResourceExhausted
+
+	// Something else is slow or away; a repeat may help.
+	case identity.CodeIssuerUnavailable, CodeOverloaded, CodeShuttingDown,
+		store.CodeStoreBusy, store.CodeStoreClosed,
+		posix.CodeOverloaded, posix.CodeClosed, posix.CodeSignFailed:
+		return codes.Unavailable
+	}
+	return codes.Internal
+}

@@ -1,0 +1,306 @@
+package server
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/assay-build/assay/internal/identity"
+	"github.com/assay-build/assay/internal/refusal"
+	"github.com/assay-build/assay/internal/tlog"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.yaml.in/yaml/v3"
+)
+
+// CodeConfigInvalid refuses a configuration before anything is opened.
+const CodeConfigInvalid refusal.Code = "CONFIG_INVALID"
+
+// ErrConfig is in the chain of every error that a change of the configuration
+// mends. Such an error comes before anything was opened.
+var ErrConfig = errors.New("configuration")
+
+// Config is all that a Server needs to know. The zero value of each field is
+// good unless its comment says otherwise; docs/configuration.md explains each
+// with its trust consequence. The fields without a YAML name are set by the
+// program that embeds the server.
+type Config struct {
+	// Data is the directory that holds everything: keys, database, log, spool.
+	// Required. It is created with mode 0700 on first start.
+	Data string `yaml:"data"`
+	// Listen is the host:port for gRPC and HTTP; 127.0.0.1:8780 if empty.
+	Listen string `yaml:"listen"`
+	// GRPCListen is an optional second address that speaks gRPC only, for load
+	// balancers that offer both protocols upstream.
+	GRPCListen string `yaml:"grpc_listen"`
+	// Instance is the public URL of this deployment, scheme and host (and port)
+	// only. It is the prefix of every builder.id, the verifier.id of summaries,
+	// and its host name is the origin of the transparency log: it cannot change
+	// once the log exists. Defaults to the URL of Listen.
+	Instance string `yaml:"instance"`
+	// Audience lists what the aud claim of a platform token may be; [Instance] if empty.
+	Audience []string `yaml:"audience"`
+	// AllowPlaintext permits serving without TLS beyond loopback.
+	AllowPlaintext bool         `yaml:"allow_plaintext"`
+	TLS            TLSConfig    `yaml:"tls"`
+	Identity       IdentityConf `yaml:"identity"`
+	Log            LogConfig    `yaml:"log"`
+	Policy         PolicyConfig `yaml:"policy"`
+	Limits         LimitsConfig `yaml:"limits"`
+	Verify         VerifyConfig `yaml:"verify"`
+
+	// Logger receives structured logs; slog.Default() if nil.
+	Logger *slog.Logger `yaml:"-"`
+	// Now is the clock; time.Now if nil.
+	Now func() time.Time `yaml:"-"`
+	// Registry receives the metrics that /metrics serves; a new one if nil.
+	Registry *prometheus.Registry `yaml:"-"`
+	// Listener replaces Listen where the caller has bound a socket already.
+	Listener net.Listener `yaml:"-"`
+	// HTTPClient fetches issuer metadata; a bounded one if nil.
+	HTTPClient *http.Client `yaml:"-"`
+	// AllowSandboxIssuers lets an issuer be marked as a sandbox, which only
+	// assay-dev and tests do: assayd refuses such a configuration.
+	AllowSandboxIssuers bool `yaml:"-"`
+}
+
+// TLSConfig names certificate files; they are read again when they change.
+type TLSConfig struct {
+	CertFile string `yaml:"cert_file"`
+	KeyFile  string `yaml:"key_file"`
+}
+
+// IdentityConf says whose tokens are exchanged for sessions.
+type IdentityConf struct {
+	// Issuers are matched exactly. With none, every Exchange is refused.
+	Issuers []IssuerConf `yaml:"issuers"`
+	// ClockSkew is the difference tolerated between clocks; 60s if zero, 5m at most.
+	ClockSkew time.Duration `yaml:"clock_skew"`
+	// SessionTTL is how long a session lives; 15m if zero, and at most.
+	SessionTTL time.Duration `yaml:"session_ttl"`
+}
+
+// IssuerConf is one OIDC issuer.
+type IssuerConf struct {
+	// URL equals the iss claim, byte for byte.
+	URL string `yaml:"url"`
+	// Type says which claims to expect: "github-actions".
+	Type string `yaml:"type"`
+	// AllowedOwnerIDs lists the repository_owner_id of every account whose jobs
+	// may open a session. Required: anybody on GitHub can get a token with any audience.
+	AllowedOwnerIDs []int64 `yaml:"allowed_owner_ids"`
+	// AllowedRepositoryIDs narrows that further, where not empty.
+	AllowedRepositoryIDs []int64 `yaml:"allowed_repository_ids"`
+	// Algorithms is the allow-list for the token's alg; [RS256] if empty.
+	Algorithms []string `yaml:"algorithms"`
+	// JWKSURI is where the issuer's keys are, if not on the issuer's own host.
+	JWKSURI string `yaml:"jwks_uri"`
+	// ServerURL is the forge that repositories of this issuer live on;
+	// https://github.com if empty.
+	ServerURL string `yaml:"server_url"`
+	// Sandbox marks an issuer whose builds count for nothing.
+	Sandbox bool `yaml:"-"`
+}
+
+// LogConfig shapes the transparency log.
+type LogConfig struct {
+	// EntryFormat is "rekor-v1" (the default: every measured verifier accepts it)
+	// or "rekor-v2".
+	EntryFormat string `yaml:"entry_format"`
+	// CheckpointInterval is the pace of the published checkpoint, and what a stop
+	// waits for; 1s if zero. Tests shorten it.
+	CheckpointInterval time.Duration `yaml:"-"`
+}
+
+// PolicyConfig names the Cedar policies that Verify decides by.
+type PolicyConfig struct {
+	// File holds Cedar policies; the built-in default policy if empty.
+	File string `yaml:"file"`
+}
+
+// LimitsConfig bounds what one caller can ask for.
+type LimitsConfig struct {
+	// MaxArtifactBytes is the size of one uploaded artifact; 16 GiB if zero.
+	MaxArtifactBytes int64 `yaml:"max_artifact_bytes"`
+	// MaxConcurrentUploads bounds the uploads under way; 64 if zero.
+	MaxConcurrentUploads int `yaml:"max_concurrent_uploads"`
+	// IdleTimeout ends an upload whose next message does not come; 30s if zero.
+	IdleTimeout time.Duration `yaml:"idle_timeout"`
+}
+
+// VerifyConfig shapes decisions.
+type VerifyConfig struct {
+	// SummaryTTL is how long a verification summary is good for; 1h if zero, 24h at most.
+	SummaryTTL time.Duration `yaml:"summary_ttl"`
+}
+
+// LoadConfig reads a YAML file strictly: an unknown key is an error that names
+// the key and its line, a second document or a duplicate key is an error too.
+func LoadConfig(path string) (*Config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrConfig, refusal.New(CodeConfigInvalid, "%w", err))
+	}
+	var c Config
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
+	if err := dec.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%w: %w", ErrConfig, refusal.New(CodeConfigInvalid, "%s: %w", path, err))
+	}
+	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%w: %w", ErrConfig, refusal.New(CodeConfigInvalid, "%s: more than one YAML document", path))
+	}
+	return &c, nil
+}
+
+const (
+	defaultListen       = "127.0.0.1:8780"
+	maxSessionTTL       = 15 * time.Minute
+	maxSummaryTTL       = 24 * time.Hour
+	defaultArtifactSize = 16 << 30
+)
+
+// complete fills in defaults and refuses what cannot be served.
+func (c *Config) complete() error {
+	if c.Data == "" {
+		return configError("data", "is required: the directory that holds keys, database and log")
+	}
+	abs, err := filepath.Abs(c.Data)
+	if err != nil {
+		return configError("data", "%v", err)
+	}
+	c.Data = abs
+	c.setDefaults()
+	if err := c.checkInstance(); err != nil {
+		return err
+	}
+	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
+		return configError("tls", "cert_file and key_file go together")
+	}
+	if !tlog.EntryFormat(c.Log.EntryFormat).Valid() {
+		return configError("log.entry_format", "is %q; rekor-v1 or rekor-v2", c.Log.EntryFormat)
+	}
+	if c.Identity.SessionTTL < time.Second || c.Identity.SessionTTL > maxSessionTTL {
+		return configError("identity.session_ttl", "is %s; 1s to %s", c.Identity.SessionTTL, maxSessionTTL)
+	}
+	if c.Verify.SummaryTTL < time.Second || c.Verify.SummaryTTL > maxSummaryTTL {
+		return configError("verify.summary_ttl", "is %s; 1s to %s", c.Verify.SummaryTTL, maxSummaryTTL)
+	}
+	if c.Limits.MaxArtifactBytes < 1 || c.Limits.MaxConcurrentUploads < 1 || c.Limits.IdleTimeout < time.Second {
+		return configError("limits", "must be positive: max_artifact_bytes %d, max_concurrent_uploads %d, idle_timeout %s",
+			c.Limits.MaxArtifactBytes, c.Limits.MaxConcurrentUploads, c.Limits.IdleTimeout)
+	}
+	return nil
+}
+
+func (c *Config) setDefaults() {
+	def(&c.Listen, defaultListen)
+	if c.Instance == "" {
+		scheme, addr := "http", c.Listen
+		if c.TLS.CertFile != "" {
+			scheme = "https"
+		}
+		if c.Listener != nil {
+			addr = c.Listener.Addr().String()
+		}
+		c.Instance = scheme + "://" + addr
+	}
+	if len(c.Audience) == 0 {
+		c.Audience = []string{c.Instance}
+	}
+	def(&c.Log.EntryFormat, string(tlog.RekorV1))
+	def(&c.Identity.SessionTTL, maxSessionTTL)
+	def(&c.Verify.SummaryTTL, time.Hour)
+	def(&c.Limits.MaxArtifactBytes, defaultArtifactSize)
+	def(&c.Limits.MaxConcurrentUploads, 64)
+	def(&c.Limits.IdleTimeout, 30*time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Registry == nil {
+		c.Registry = prometheus.NewRegistry()
+	}
+}
+
+// checkInstance refuses a URL that could not be told apart from another: the
+// instance is compared as a string in builder ids and audiences.
+func (c *Config) checkInstance() error {
+	u, err := url.Parse(c.Instance)
+	if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Hostname() == "" ||
+		u.Path != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil || strings.ToLower(c.Instance) != c.Instance {
+		return configError("instance", "is %q; it must be a lower-case https://HOST[:PORT] without a path", c.Instance)
+	}
+	return nil
+}
+
+// host is the log's origin: sigstore verifiers compare it with the host name of
+// the log's base URL, without a port.
+func (c *Config) host() string {
+	u, err := url.Parse(c.Instance)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
+}
+
+func (c *Config) identity() identity.Config {
+	out := identity.Config{
+		Audience:   c.Audience,
+		ClockSkew:  c.Identity.ClockSkew,
+		Now:        c.Now,
+		HTTPClient: c.HTTPClient,
+		Logger:     c.Logger,
+	}
+	for _, i := range c.Identity.Issuers {
+		out.Issuers = append(out.Issuers, identity.IssuerConfig{
+			URL:                  i.URL,
+			Type:                 i.Type,
+			AllowedOwnerIDs:      i.AllowedOwnerIDs,
+			AllowedRepositoryIDs: i.AllowedRepositoryIDs,
+			Algorithms:           i.Algorithms,
+			JWKSURI:              i.JWKSURI,
+			ServerURL:            i.ServerURL,
+			Sandbox:              i.Sandbox,
+		})
+	}
+	return out
+}
+
+// tlsConfig is nil where the service speaks plaintext.
+func (c *Config) tlsConfig() (*tls.Config, error) {
+	if c.TLS.CertFile == "" {
+		return nil, nil
+	}
+	r, err := newCertReloader(c.TLS.CertFile, c.TLS.KeyFile, c.Now, c.Logger)
+	if err != nil {
+		return nil, configError("tls", "%v", err)
+	}
+	return r.Config(), nil
+}
+
+func (c *Config) path(elem ...string) string {
+	return filepath.Join(append([]string{c.Data}, elem...)...)
+}
+
+func configError(field, format string, args ...any) error {
+	return refusal.New(CodeConfigInvalid, "%s", fmt.Sprintf(format, args...)).InField(field)
+}
+
+func def[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}

@@ -1,0 +1,63 @@
+package server
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"google.golang.org/grpc/codes"
+)
+
+// metrics are the service's own; no label takes a value that a client chooses.
+type metrics struct {
+	requests     *prometheus.CounterVec   // by method and gRPC code
+	seconds      *prometheus.HistogramVec // by method
+	panics       prometheus.Counter
+	attestations prometheus.Counter
+	subjects     prometheus.Counter
+	received     prometheus.Counter     // artifact bytes
+	decisions    *prometheus.CounterVec // by result and reason
+	recovered    prometheus.Counter     // attestations finished after a crash or a failure
+	pending      prometheus.Gauge       // attestations that could not be finished
+}
+
+func newMetrics(reg *prometheus.Registry) *metrics {
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "assay_rpc_requests_total", Help: "RPCs answered, by method and gRPC status code.",
+		}, []string{"method", "code"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "assay_rpc_duration_seconds", Help: "Time from request to answer.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1, 5, 30, 300},
+		}, []string{"method"}),
+		panics: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "assay_panics_total", Help: "Handlers that panicked and answered INTERNAL.",
+		}),
+		attestations: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "assay_attestations_total", Help: "Attestations signed, logged and stored.",
+		}),
+		subjects: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "assay_subjects_total", Help: "Subjects of those attestations.",
+		}),
+		received: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "assay_artifact_bytes_total", Help: "Artifact bytes received and hashed.",
+		}),
+		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "assay_decisions_total", Help: "Deploy decisions, by result and reason.",
+		}, []string{"result", "reason"}),
+		recovered: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "assay_recovered_attestations_total", Help: "Attestations that a crash or a failure interrupted and that were finished later.",
+		}),
+		pending: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "assay_pending_attestations", Help: "Attestations that were begun and could not be finished; each is tried again every minute.",
+		}),
+	}
+	reg.MustRegister(m.requests, m.seconds, m.panics, m.attestations, m.subjects, m.received, m.decisions, m.recovered, m.pending,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *metrics) observe(method string, code codes.Code, took time.Duration) {
+	m.requests.WithLabelValues(method, code.String()).Inc()
+	m.seconds.WithLabelValues(method).Observe(took.Seconds())
+}

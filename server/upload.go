@@ -1,0 +1,353 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/assay-build/assay/internal/attest"
+	"github.com/assay-build/assay/internal/refusal"
+	"github.com/assay-build/assay/internal/store"
+	assayv1 "github.com/assay-build/assay/proto/assay/v1"
+	"google.golang.org/grpc"
+)
+
+const (
+	maxChunk      = 1 << 20
+	progressEvery = 32 << 20 // bytes between two RECEIVING events
+)
+
+// uploads bounds what is received at one time, in number and in size.
+type uploads struct {
+	spool    *spool
+	slots    chan struct{}
+	maxBytes int64
+	idle     time.Duration
+
+	mu     sync.Mutex
+	shares map[int64]*share // by repository id; those in use only
+}
+
+// share is what of the places one repository may take: a quarter, so that none
+// keeps the others out.
+type share struct {
+	slots chan struct{}
+	users int
+}
+
+// acquire waits for a place, first in the repository's share and then among all,
+// for the idle limit at most.
+func (u *uploads) acquire(ctx context.Context, repository int64) (release func(), err error) {
+	wait, cancel := context.WithTimeout(ctx, u.idle)
+	defer cancel()
+	own := u.share(repository)
+	if !take(wait, own.slots) {
+		u.leave(repository)
+		return nil, refusal.New(CodeOverloaded, "%d uploads of this repository are under way, which is the limit for one", cap(own.slots))
+	}
+	if !take(wait, u.slots) {
+		<-own.slots
+		u.leave(repository)
+		return nil, refusal.New(CodeOverloaded, "%d uploads are under way, which is the limit", cap(u.slots))
+	}
+	return func() {
+		<-u.slots
+		<-own.slots
+		u.leave(repository)
+	}, nil
+}
+
+func take(ctx context.Context, slots chan struct{}) bool {
+	select {
+	case slots <- struct{}{}:
+		return true
+	default:
+	}
+	select {
+	case slots <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (u *uploads) share(repository int64) *share {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	own := u.shares[repository]
+	if own == nil {
+		if u.shares == nil {
+			u.shares = make(map[int64]*share)
+		}
+		own = &share{slots: make(chan struct{}, max(1, cap(u.slots)/4))}
+		u.shares[repository] = own
+	}
+	own.users++
+	return own
+}
+
+func (u *uploads) leave(repository int64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	own := u.shares[repository]
+	if own.users--; own.users == 0 {
+		delete(u.shares, repository)
+	}
+}
+
+// Attest receives artifacts and attests them.
+func (a *attestationService) Attest(stream grpc.BidiStreamingServer[assayv1.AttestRequest, assayv1.AttestResponse]) error {
+	ctx := stream.Context()
+	caller := sessionFrom(ctx).caller
+	release, err := a.uploads.acquire(ctx, caller.GitHub.RepositoryID)
+	if err != nil {
+		return err
+	}
+	defer release()
+	dir, err := a.uploads.spool.session()
+	if err != nil {
+		return spoolError(err)
+	}
+	defer os.RemoveAll(dir)
+
+	r := &receiver{uploads: a.uploads, stream: stream, in: receive(ctx, stream), dir: dir, metrics: a.metrics}
+	subjects, err := r.run(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.progress(assayv1.AttestStage_ATTEST_STAGE_SIGNING, nil, 0); err != nil {
+		return err
+	}
+	result, err := a.attest(ctx, caller, subjects)
+	if err != nil {
+		return err
+	}
+	if err := r.progress(assayv1.AttestStage_ATTEST_STAGE_REGISTERED, nil, 0); err != nil {
+		return err
+	}
+	return stream.Send(&assayv1.AttestResponse{Message: &assayv1.AttestResponse_Result{Result: result}})
+}
+
+// incoming is one message of the client, or the error that ended its side.
+type incoming struct {
+	req *assayv1.AttestRequest
+	err error
+}
+
+// receive reads ahead by a few messages, so that the network, the hashes and the
+// disk work at the same time; the channel's size and that of a message bound the memory.
+func receive(ctx context.Context, stream grpc.BidiStreamingServer[assayv1.AttestRequest, assayv1.AttestResponse]) <-chan incoming {
+	ch := make(chan incoming, 4)
+	go func() {
+		defer close(ch)
+		for {
+			req, err := stream.Recv()
+			select {
+			case ch <- incoming{req, err}:
+			case <-ctx.Done():
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return ch
+}
+
+// receiver runs the client's side of the protocol: header, then for each
+// artifact start, chunks, end; then the client closes its side.
+type receiver struct {
+	uploads *uploads
+	stream  grpc.BidiStreamingServer[assayv1.AttestRequest, assayv1.AttestResponse]
+	in      <-chan incoming
+	dir     string
+	metrics *metrics
+
+	idle  *time.Timer
+	index int
+}
+
+func (r *receiver) run(ctx context.Context) ([]store.Subject, error) {
+	r.idle = time.NewTimer(r.uploads.idle)
+	defer r.idle.Stop()
+	req, err := r.next(ctx)
+	if errors.Is(err, io.EOF) {
+		return nil, refusal.New(CodeStreamProtocol, "the stream ended before the header")
+	}
+	if err != nil {
+		return nil, err
+	}
+	header := req.GetHeader()
+	if header == nil {
+		return nil, refusal.New(CodeStreamProtocol, "the first message must be the header, not %s", describe(req))
+	}
+	count := int(header.GetArtifactCount())
+	if err := checkCount(count); err != nil {
+		return nil, inField(err, "header.artifact_count")
+	}
+	subjects := make([]store.Subject, 0, count)
+	for r.index = range count {
+		s, err := r.artifact(ctx)
+		if err != nil {
+			return nil, inField(err, fmt.Sprintf("artifacts[%d]", r.index))
+		}
+		subjects = append(subjects, s)
+	}
+	if req, err := r.next(ctx); !errors.Is(err, io.EOF) {
+		if err != nil {
+			return nil, err
+		}
+		return nil, refusal.New(CodeStreamProtocol, "%s after the last of %d artifacts", describe(req), count)
+	}
+	return subjects, nil
+}
+
+// next waits for a message, for the idle limit at most: a client that says
+// nothing does not hold a place.
+func (r *receiver) next(ctx context.Context) (*assayv1.AttestRequest, error) {
+	r.idle.Reset(r.uploads.idle)
+	select {
+	case m, ok := <-r.in:
+		if !ok {
+			return nil, ctx.Err()
+		}
+		return m.req, m.err
+	case <-r.idle.C:
+		return nil, refusal.New(CodeStreamIdle, "nothing was received for %s", r.uploads.idle)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (r *receiver) artifact(ctx context.Context) (store.Subject, error) {
+	var none store.Subject
+	start, err := r.start(ctx)
+	if err != nil {
+		return none, err
+	}
+	kind, err := checkKind(start.GetKind())
+	if err != nil {
+		return none, err
+	}
+	w, err := r.uploads.spool.create(r.dir, strconv.Itoa(r.index))
+	if err != nil {
+		return none, err
+	}
+	end, err := r.chunks(ctx, start, w)
+	sha256Hex, sha512Hex, closeErr := w.close()
+	if err != nil {
+		return none, err
+	}
+	if closeErr != nil {
+		return none, closeErr
+	}
+	if want := start.GetSize(); want >= 0 && want != w.size {
+		return none, refusal.New(CodeArtifactSizeMismatch, "%d bytes were announced and %d received", want, w.size).InField("size")
+	}
+	// The client's digest is only ever compared; what enters the statement is
+	// what was hashed here.
+	if want := end.GetSha256(); want != "" && want != sha256Hex {
+		return none, refusal.New(CodeDigestMismatch, "the client hashed %.64q, the service %s: the bytes changed on the way", want, sha256Hex).InField("sha256")
+	}
+	if err := r.progress(assayv1.AttestStage_ATTEST_STAGE_RECEIVED, start, w.size); err != nil {
+		return none, err
+	}
+	return store.Subject{
+		Name: start.GetName(), SHA256: sha256Hex, SHA512: sha512Hex, Kind: kind,
+		Origin: int(assayv1.DigestOrigin_DIGEST_ORIGIN_HASHED), Size: w.size,
+	}, nil
+}
+
+func (r *receiver) start(ctx context.Context) (*assayv1.ArtifactStart, error) {
+	req, err := r.next(ctx)
+	if errors.Is(err, io.EOF) {
+		return nil, refusal.New(CodeStreamProtocol, "the stream ended before the artifact began")
+	}
+	if err != nil {
+		return nil, err
+	}
+	start := req.GetArtifactStart()
+	if start == nil {
+		return nil, refusal.New(CodeStreamProtocol, "expected artifact_start, not %s", describe(req))
+	}
+	if err := attest.CheckSubjectName(start.GetName()); err != nil {
+		return nil, inField(err, "name")
+	}
+	if start.GetSize() < -1 || start.GetSize() > r.uploads.maxBytes {
+		return nil, refusal.New(CodeArtifactTooLarge, "%d bytes; the limit is %d", start.GetSize(), r.uploads.maxBytes).InField("size")
+	}
+	return start, nil
+}
+
+func (r *receiver) chunks(ctx context.Context, start *assayv1.ArtifactStart, w *artifactWriter) (*assayv1.ArtifactEnd, error) {
+	limit := r.uploads.maxBytes
+	if start.GetSize() >= 0 {
+		limit = start.GetSize()
+	}
+	reported := int64(0)
+	for {
+		req, err := r.next(ctx)
+		if errors.Is(err, io.EOF) {
+			return nil, refusal.New(CodeArtifactSizeMismatch, "the stream ended after %d bytes, before artifact_end", w.size)
+		}
+		if err != nil {
+			return nil, err
+		}
+		switch m := req.GetMessage().(type) {
+		case *assayv1.AttestRequest_ArtifactEnd:
+			return m.ArtifactEnd, nil
+		case *assayv1.AttestRequest_Chunk:
+			if len(m.Chunk) > maxChunk {
+				return nil, refusal.New(CodeChunkTooLarge, "%d bytes; the limit is %d", len(m.Chunk), maxChunk)
+			}
+			if w.size+int64(len(m.Chunk)) > limit {
+				return nil, r.tooMuch(start, limit)
+			}
+			if err := w.write(m.Chunk); err != nil {
+				return nil, err
+			}
+			r.metrics.received.Add(float64(len(m.Chunk)))
+			if w.size-reported >= progressEvery {
+				reported = w.size
+				if err := r.progress(assayv1.AttestStage_ATTEST_STAGE_RECEIVING, start, w.size); err != nil {
+					return nil, err
+				}
+			}
+		default:
+			return nil, refusal.New(CodeStreamProtocol, "expected chunk or artifact_end, not %s", describe(req))
+		}
+	}
+}
+
+func (r *receiver) tooMuch(start *assayv1.ArtifactStart, limit int64) error {
+	if start.GetSize() >= 0 {
+		return refusal.New(CodeArtifactSizeMismatch, "more than the announced %d bytes were received", limit).InField("size")
+	}
+	return refusal.New(CodeArtifactTooLarge, "more than %d bytes, which is the limit", limit).InField("size")
+}
+
+func (r *receiver) progress(stage assayv1.AttestStage, start *assayv1.ArtifactStart, size int64) error {
+	return r.stream.Send(&assayv1.AttestResponse{Message: &assayv1.AttestResponse_Progress{Progress: &assayv1.AttestProgress{
+		Stage: stage, ArtifactIndex: int32(r.index), ArtifactName: start.GetName(), BytesReceived: size,
+	}}})
+}
+
+func describe(req *assayv1.AttestRequest) string {
+	switch req.GetMessage().(type) {
+	case *assayv1.AttestRequest_Header:
+		return "header"
+	case *assayv1.AttestRequest_ArtifactStart:
+		return "artifact_start"
+	case *assayv1.AttestRequest_Chunk:
+		return "chunk"
+	case *assayv1.AttestRequest_ArtifactEnd:
+		return "artifact_end"
+	}
+	return "an empty message"
+}
