@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/assay-build/assay/internal/attest"
+	assayv1 "github.com/assay-build/assay/proto/assay/v1"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) showCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "show ID",
+		Short: "Show an attestation: who built what, from which source",
+		Args:  cobra.ExactArgs(1),
+	}
+	format := formatFlag(cmd, "text", "json")
+	cmd.RunE = runs(func(cmd *cobra.Command, args []string) error {
+		if err := format.check(); err != nil {
+			return err
+		}
+		return a.show(cmd.Context(), args[0], format.value)
+	})
+	return cmd
+}
+
+func (a *app) show(ctx context.Context, id, format string) error {
+	ctx, c, done, err := a.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	at, err := c.GetAttestation(ctx, id)
+	if err != nil {
+		return err
+	}
+	if format == "json" {
+		return a.printJSON(attestationOutput(at))
+	}
+	return a.printAttestation(at)
+}
+
+// provenance is what show reads from an SLSA v1 predicate. All of it is shown as
+// signed, whatever the server's index says.
+type provenance struct {
+	BuildDefinition struct {
+		BuildType          string `json:"buildType"`
+		ExternalParameters struct {
+			Workflow struct {
+				Ref        string `json:"ref"`
+				Repository string `json:"repository"`
+				Path       string `json:"path"`
+			} `json:"workflow"`
+		} `json:"externalParameters"`
+		ResolvedDependencies []struct {
+			URI    string            `json:"uri"`
+			Digest map[string]string `json:"digest"`
+		} `json:"resolvedDependencies"`
+	} `json:"buildDefinition"`
+	RunDetails struct {
+		Builder  struct{ ID string } `json:"builder"`
+		Metadata struct {
+			InvocationID string `json:"invocationId"`
+		} `json:"metadata"`
+	} `json:"runDetails"`
+}
+
+func (a *app) printAttestation(at *assayv1.Attestation) error {
+	// GetAttestation has parsed and compared both; this cannot fail for it.
+	parts, err := attest.ParseOwnBundle(at.GetBundle())
+	if err != nil {
+		return err
+	}
+	statement, err := attest.ParseStatement(parts.Envelope.Payload)
+	if err != nil {
+		return err
+	}
+	var p provenance
+	if statement.PredicateType == attest.PredicateSLSAProvenanceV1 {
+		if err := json.Unmarshal(statement.Predicate, &p); err != nil {
+			return fmt.Errorf("read the provenance: %w", err)
+		}
+	}
+	t := a.table()
+	t.row("attestation", clean(at.GetAttestationId()))
+	t.row("predicate", clean(statement.PredicateType))
+	t.row("builder", clean(p.RunDetails.Builder.ID))
+	t.row("level", level(at))
+	for _, d := range p.BuildDefinition.ResolvedDependencies {
+		t.row("source", clean(d.URI))
+		t.row("commit", clean(d.Digest["gitCommit"]))
+	}
+	if w := p.BuildDefinition.ExternalParameters.Workflow; w.Path != "" {
+		t.row("workflow", clean(w.Repository+"/"+w.Path+"@"+w.Ref))
+	}
+	t.row("run", clean(p.RunDetails.Metadata.InvocationID))
+	t.row("signed at", signedAt(at, &parts.LogEntry))
+	t.row("log index", fmt.Sprint(parts.LogEntry.LogIndex))
+	t.row("key id", clean(parts.PublicKeyHint))
+	t.flush()
+	a.print("subjects\n")
+	origins := make(map[string]string)
+	for _, s := range at.GetSubjects() {
+		origins[s.GetName()] = origin(s)
+	}
+	t = a.table()
+	for _, s := range statement.Subjects {
+		t.row("  "+clean(s.Name), "sha256:"+clean(s.Digest["sha256"]), origins[s.Name])
+	}
+	t.flush()
+	return nil
+}
+
+// signedAt prefers the time the log vouches for.
+func signedAt(at *assayv1.Attestation, e *attest.LogEntry) string {
+	if e.IntegratedTime > 0 {
+		return time.Unix(e.IntegratedTime, 0).UTC().Format(time.RFC3339)
+	}
+	return stamp(at.GetCreateTime())
+}
