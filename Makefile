@@ -1,0 +1,99 @@
+# One truth for people and for CI. Tools are installed at pinned versions into .tmp/bin.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+TOOLS := $(CURDIR)/.tmp/bin
+export PATH := $(TOOLS):$(PATH)
+
+BUF_VERSION           := v1.75.0
+PROTOC_GEN_GO         := v1.36.12
+PROTOC_GEN_GO_GRPC    := v1.6.2
+GRPC_GATEWAY          := v2.32.0
+GOLANGCI_LINT_VERSION := v2.15.0
+GOVULNCHECK_VERSION   := v1.1.4
+COSIGN_VERSION        := v3.1.3
+
+# Programs are stripped: symbols are in the source, the version is in the build info.
+GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags='-s -w'
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: build
+build: ## Build assay, assayd and assay-dev into bin/
+	mkdir -p bin
+	$(GOBUILD) -o bin/ ./cmd/assay ./cmd/assayd ./cmd/assay-dev
+
+.PHONY: demo
+demo: build ## Attest, verify and tamper, on this machine, in a temporary directory
+	.ci/demo bin
+
+.PHONY: test
+test: ## Run the tests; no network beyond the module cache
+	go test -short -timeout 5m ./...
+
+.PHONY: race
+race: ## Run all tests with the race detector
+	go test -race -timeout 20m ./...
+
+.PHONY: fuzz
+fuzz: ## Fuzz every parser of outside bytes, FUZZTIME each (default 30s)
+	.ci/fuzz $(or $(FUZZTIME),30s)
+
+.PHONY: lint
+lint: $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION) $(TOOLS)/buf-$(BUF_VERSION) ## Vet, golangci-lint, buf lint and breaking, go.mod tidy
+	go vet ./...
+	golangci-lint run ./...
+	buf lint
+	.ci/breaking
+	go mod tidy -diff
+
+.PHONY: vuln
+vuln: $(TOOLS)/govulncheck-$(GOVULNCHECK_VERSION) ## Look for known vulnerabilities; GOVULNDB names an offline database
+	govulncheck $(if $(GOVULNDB),-db $(GOVULNDB)) ./...
+
+.PHONY: generate
+generate: $(TOOLS)/buf-$(BUF_VERSION) $(TOOLS)/protoc-gen-go-$(PROTOC_GEN_GO) $(TOOLS)/protoc-gen-go-grpc-$(PROTOC_GEN_GO_GRPC) $(TOOLS)/protoc-gen-grpc-gateway-$(GRPC_GATEWAY) $(TOOLS)/protoc-gen-openapiv2-$(GRPC_GATEWAY) ## Generate code and OpenAPI from proto/
+	buf generate
+
+.PHONY: check-generate
+check-generate: generate ## Fail where generated code differs from what is committed
+	git diff --exit-code -- proto docs/api
+	test -z "$$(git ls-files --others --exclude-standard -- proto docs/api)"
+
+.PHONY: bench
+bench: build ## Measure; prints the machine, medians and ratios to limits of the same run
+	.ci/bench $(BENCHFLAGS)
+
+.PHONY: interop
+interop: build $(TOOLS)/cosign-$(COSIGN_VERSION) ## Verify attestations with cosign and @sigstore/verify, offline
+	.ci/interop bin
+
+.PHONY: crash
+crash: ## kill -9 the service while it attests, ROUNDS times (default 50)
+	ASSAY_CRASH_ROUNDS=$(or $(ROUNDS),50) go test -count=1 -timeout 20m -run TestCrash -v ./server/
+
+.PHONY: check
+check: lint test race vuln ## What a change must pass before it is sent
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf bin .tmp
+
+# A tool is installed under its version, so that a new version is a new file.
+define tool
+$(TOOLS)/$(1)-$(2):
+	mkdir -p $(TOOLS)
+	GOBIN=$(TOOLS) GOFLAGS=-buildvcs=false go install $(3)@$(2)
+	touch $$@
+endef
+$(eval $(call tool,buf,$(BUF_VERSION),github.com/bufbuild/buf/cmd/buf))
+$(eval $(call tool,protoc-gen-go,$(PROTOC_GEN_GO),google.golang.org/protobuf/cmd/protoc-gen-go))
+$(eval $(call tool,protoc-gen-go-grpc,$(PROTOC_GEN_GO_GRPC),google.golang.org/grpc/cmd/protoc-gen-go-grpc))
+$(eval $(call tool,protoc-gen-grpc-gateway,$(GRPC_GATEWAY),github.com/grpc-ecosystem/grpc-gateway/v2/protoc-gen-grpc-gateway))
+$(eval $(call tool,protoc-gen-openapiv2,$(GRPC_GATEWAY),github.com/grpc-ecosystem/grpc-gateway/v2/protoc-gen-openapiv2))
+$(eval $(call tool,golangci-lint,$(GOLANGCI_LINT_VERSION),github.com/golangci/golangci-lint/v2/cmd/golangci-lint))
+$(eval $(call tool,govulncheck,$(GOVULNCHECK_VERSION),golang.org/x/vuln/cmd/govulncheck))
+$(eval $(call tool,cosign,$(COSIGN_VERSION),github.com/sigstore/cosign/v3/cmd/cosign))
