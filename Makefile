@@ -19,7 +19,7 @@ GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags='-s -w'
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 .PHONY: build
 build: ## Build assay, assayd and assay-dev into bin/

@@ -242,6 +242,10 @@ func (c *Config) checkInstance() error {
 		u.Path != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil || strings.ToLower(c.Instance) != c.Instance {
 		return configError("instance", "is %q; it must be a lower-case https://HOST[:PORT] without a path", c.Instance)
 	}
+	ip := net.ParseIP(u.Hostname())
+	if local := u.Hostname() == "localhost" || ip != nil && ip.IsLoopback(); u.Scheme == "http" && !local && !c.AllowPlaintext {
+		return configError("instance", "is %q; http is for loopback, unless allow_plaintext says that it is meant", c.Instance)
+	}
 	return nil
 }
 

@@ -45,6 +45,7 @@ func TestConfigComplete(t *testing.T) {
 		"instance case":     {Config{Data: "x", Instance: "https://A.example"}, "instance"},
 		"instance user":     {Config{Data: "x", Instance: "https://u@a.example"}, "instance"},
 		"instance scheme":   {Config{Data: "x", Instance: "ftp://a.example"}, "instance"},
+		"instance plain":    {Config{Data: "x", Instance: "http://a.example"}, "instance"},
 		"half a pair":       {Config{Data: "x", TLS: TLSConfig{CertFile: "c"}}, "tls"},
 		"entry format":      {Config{Data: "x", Log: LogConfig{EntryFormat: "dsse"}}, "log.entry_format"},
 		"session too long":  {Config{Data: "x", Identity: IdentityConf{SessionTTL: maxSessionTTL + 1}}, "identity.session_ttl"},

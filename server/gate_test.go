@@ -36,7 +36,7 @@ func (l *life) upload(t testing.TB, ctx context.Context, name, content string) *
 // makes no log entry and no row.
 func TestAskedNamesMakeNoDecisions(t *testing.T) {
 	t.Parallel()
-	l := newWorld(t, "http://assay.test").start(t).login(t)
+	l := newWorld(t, "https://assay.test").start(t).login(t)
 	l.digests(t, l.ctx, subject("app", "app"))
 	before, passed := l.logSize(t), assayv1.VerificationResult_VERIFICATION_RESULT_PASSED
 	for i, tt := range []struct {
@@ -80,7 +80,7 @@ func TestAskedNamesMakeNoDecisions(t *testing.T) {
 // TestDecisionResource: what is stored and signed is what the evidence knows.
 func TestDecisionResource(t *testing.T) {
 	t.Parallel()
-	l := newWorld(t, "http://assay.test").start(t).login(t)
+	l := newWorld(t, "https://assay.test").start(t).login(t)
 	content := []byte("the artifact")
 	l.upload(t, l.ctx, "app", string(content))
 	sha256, sum := sha256Hex(content), sha512.Sum512(content)
@@ -118,7 +118,7 @@ func TestDecisionResource(t *testing.T) {
 // more, and what was decided is answered all the same.
 func TestNewDecisionsAreLimited(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	frozen := time.Now()
 	w.now = func() time.Time { return frozen.Add(time.Duration(w.ahead.Load())) }
 	l := w.start(t).login(t)
@@ -161,7 +161,7 @@ func TestNewDecisionsAreLimited(t *testing.T) {
 // number of times, and keeps no artifact of others out.
 func TestForeignAttestationsDoNotVeto(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t).login(t)
 	const content = "the artifact"
 	good := l.upload(t, l.ctx, "app", content)
@@ -206,7 +206,7 @@ func TestForeignAttestationsDoNotVeto(t *testing.T) {
 // what its row has become.
 func TestChangedRowIsVerifiedAgain(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t).login(t)
 	s := subject("app", "app")
 	l.digests(t, l.ctx, s)
@@ -227,7 +227,7 @@ func TestChangedRowIsVerifiedAgain(t *testing.T) {
 // TestAsksAreShown: who asked can be read back.
 func TestAsksAreShown(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t).login(t)
 	s := subject("app", "app")
 	l.digests(t, l.ctx, s)

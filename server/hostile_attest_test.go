@@ -147,7 +147,7 @@ func (j *job) check(t *testing.T, v *verify.Verifier, a *assayv1.Attestation) {
 // digest; each statement is about its own job and its own artifacts.
 func TestAttestInterleaved(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t)
 	v := l.verifier(t)
 	var wg sync.WaitGroup
@@ -183,7 +183,7 @@ func TestAttestInterleaved(t *testing.T) {
 // same attestation and one log entry.
 func TestAttestRepeated(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t).login(t)
 	subjects := []*assayv1.Subject{subject("b", "b"), subject("a", "a")}
 	var wg sync.WaitGroup
@@ -241,7 +241,7 @@ func TestAttestRepeated(t *testing.T) {
 // and a decision has looked at both.
 func TestAttestTwoRuns(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t).login(t)
 	s := subject("app", "reproducible")
 	want := []string{l.digests(t, l.ctx, s).GetAttestation().GetAttestationId()}
@@ -265,7 +265,7 @@ func TestAttestTwoRuns(t *testing.T) {
 // TestAttestEdges: nothing at all, and as much as is allowed.
 func TestAttestEdges(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t).login(t)
 	v := l.verifier(t)
 	empty, err := uploadAll(l.ctx, l.conn, append([]*assayv1.AttestRequest{headerMessage(1)}, artifactMessages("empty", nil)...))
@@ -307,7 +307,7 @@ func TestAttestEdges(t *testing.T) {
 // TestAttestNames: names that are odd and allowed come out as they went in.
 func TestAttestNames(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t).login(t)
 	names := []string{
 		"dist/app", "a b", "ünïcödé/名前", `quo"te`, "<script>alert(1)</script>", "&amp;", "'; DROP TABLE attestations; --",
@@ -336,7 +336,7 @@ func TestAttestNames(t *testing.T) {
 // signed or the index over it; what the token says does.
 func TestAttestHearsay(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t)
 	l.login(t, oidctest.Claims{
 		"event_name": "pull_request", "ref": "refs/pull/7/merge", "head_ref": "feature", "base_ref": "main",

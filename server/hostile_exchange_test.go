@@ -39,7 +39,7 @@ func canary(t *testing.T) (address string, hits *atomic.Int64) {
 // flaw, opens no session, and makes the service talk to nobody but its issuer.
 func TestExchangeHostileTokens(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test:8780")
+	w := newWorld(t, "https://assay.test:8780")
 	l := w.start(t)
 	trap, hits := canary(t)
 	if _, err := l.exchange(t.Context(), w.issuer.Mint(w.instance)); err != nil {
@@ -244,7 +244,7 @@ func callerTokens(w *world) map[string]hostileToken {
 // in the real database.
 func TestExchangeRace(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t)
 	token := w.issuer.Mint(w.instance)
 	var wg sync.WaitGroup
@@ -284,7 +284,7 @@ func TestExchangeRace(t *testing.T) {
 // and the answer says that trying again may help.
 func TestExchangeIssuerAway(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t)
 	trap, hits := canary(t)
 	answer := func(status int, body string) http.HandlerFunc {
@@ -355,7 +355,7 @@ func hasRetryInfo(err error) bool {
 // key set is read again; the new one does at once.
 func TestExchangeWithdrawnKey(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t).login(t)
 	soon := w.now().Add(11 * time.Minute)
 	old := w.issuer.Mint(w.instance, oidctest.Claims{"iat": soon.Unix(), "nbf": soon.Unix(), "exp": soon.Add(5 * time.Minute).Unix()})
@@ -375,7 +375,7 @@ func TestExchangeWithdrawnKey(t *testing.T) {
 // nobody's name, and its token is not half consumed.
 func TestExchangeAbandoned(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t)
 	for range 20 {
 		ctx, cancel := context.WithCancel(t.Context())

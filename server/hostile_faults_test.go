@@ -19,7 +19,7 @@ import (
 // the log does not hold.
 func TestLogFailure(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t).login(t)
 	s := subject("app", "app")
 	l.digests(t, l.ctx, s)
@@ -107,7 +107,7 @@ func smallDisk(t *testing.T, mount, size string) (fill, empty func()) {
 // half-made shows, reads go on, and so does everything once there is room.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	fill, empty := smallDisk(t, filepath.Join(w.data, "disk"), "16m")
 	w.data = filepath.Join(w.data, "disk", "data")
 	l := w.start(t).login(t)
@@ -164,7 +164,7 @@ func TestDiskFull(t *testing.T) {
 // durable and not in the log: nobody sees it until a repeat has finished it.
 func TestLogDiskFull(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	fill, empty := smallDisk(t, filepath.Join(w.data, "log"), "512k")
 	l := w.start(t).login(t)
 	before, fresh := subject("before", "before"), subject("fresh", "fresh")

@@ -104,7 +104,7 @@ func (s secrets) absent(t *testing.T, where string, text []byte) {
 func TestNoLeaks(t *testing.T) {
 	t.Parallel()
 	const canary = "canary-d41d8cd98f00b204"
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t)
 	hidden := secrets{"unread claim": []byte(canary + "-claim"), "metadata": []byte(canary + "-metadata"), "other authorization": []byte(canary + "-basic")}
 	claims := oidctest.Claims{"enterprise": canary + "-claim", "sub": "repo:" + canary + "-claim", "actor": canary + "-actor"}
@@ -220,7 +220,7 @@ func overJSON(t *testing.T, l *life, authorization, method, path, body string) (
 // terminal; each record is one line of JSON.
 func TestLogLines(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t).login(t)
 	const evil = "x\n{\"level\":\"ERROR\",\"msg\":\"forged\"}\r\n\x1b[31mred\u2028\u202e\x00"
 	_, err := assayv1.NewAttestationServiceClient(l.conn).AttestDigests(l.ctx, &assayv1.AttestDigestsRequest{Subjects: digests(evil, okDigest)})

@@ -113,7 +113,7 @@ func grpcMessage(t *testing.T, m proto.Message, compress bool) []byte {
 // handler sees it, and costs the others nothing.
 func TestWireLimits(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t).login(t)
 	const trustedRoot = "/assay.v1.AuditService/GetTrustedRoot"
 	empty := grpcMessage(t, &assayv1.GetTrustedRootRequest{}, false)
@@ -174,7 +174,7 @@ func manyFields(n int) (out [][2]string) {
 // TestHTTPLimits: the same over JSON.
 func TestHTTPLimits(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t).login(t)
 	subject := `{"digest":{"sha256":"` + okDigest + `"}}`
 	for name, tt := range map[string]struct {
@@ -238,7 +238,7 @@ func TestHTTPLimits(t *testing.T) {
 // TestMetricSeries: what a client chooses makes no metric series.
 func TestMetricSeries(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t).login(t)
 	series := func() int {
 		_, body := httpGet(t, l.Server+"/metrics")
@@ -272,7 +272,7 @@ func TestMetricSeries(t *testing.T) {
 // TestSlowPeers: peers that say little, over either protocol, hold up nobody.
 func TestSlowPeers(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t)
 	for i := range 300 {
 		conn, err := net.Dial("tcp", l.addr())
@@ -304,7 +304,7 @@ func TestSlowPeers(t *testing.T) {
 // everything is there once.
 func TestPageBytes(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t).login(t)
 	const large, small = 16, 30
 	for i := range large {
@@ -377,7 +377,7 @@ func resetStreams(addr string, n int) {
 // and takes no other; what it acknowledged last is there in the next life.
 func TestGracefulStop(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t).login(t)
 	stream, err := assayv1.NewAttestationServiceClient(l.conn).Attest(l.ctx)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 // end; and its token is used up there for good.
 func TestSessionLives(t *testing.T) {
 	t.Parallel()
-	w, other := newWorld(t, "http://assay.test"), newWorld(t, "http://other.test")
+	w, other := newWorld(t, "https://assay.test"), newWorld(t, "https://other.test")
 	first := w.start(t)
 	token := w.issuer.Mint(w.instance)
 	session := first.session(t, token)
@@ -61,7 +61,7 @@ func TestSessionAltered(t *testing.T) {
 		"another's record": `UPDATE sessions SET caller = o.caller FROM (SELECT id, caller FROM sessions) AS o WHERE o.id != sessions.id`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, "http://assay.test")
+			w := newWorld(t, "https://assay.test")
 			first := w.start(t)
 			mine := first.session(t, w.issuer.Mint(w.instance))
 			_ = first.session(t, w.issuer.Mint(w.instance, runClaims(1)))

@@ -34,7 +34,7 @@ type tampered struct {
 func newTampered(t *testing.T) *tampered {
 	t.Helper()
 	x := &tampered{
-		world: newWorld(t, "http://assay.test"),
+		world: newWorld(t, "https://assay.test"),
 		goodS: subject("good", "good"), otherS: subject("other", "other"), evil: subject("evil", "evil"),
 	}
 	l := x.world.start(t).login(t)
@@ -48,7 +48,7 @@ func newTampered(t *testing.T) *tampered {
 	if x.clean, err = os.ReadFile(x.file()); err != nil {
 		t.Fatal(err)
 	}
-	stranger := newWorld(t, "http://assay.test").start(t)
+	stranger := newWorld(t, "https://assay.test").start(t)
 	stranger.login(t)
 	x.foreign = stranger.digests(t, stranger.ctx, x.evil).GetAttestation().GetBundle()
 	stranger.stop()

@@ -16,7 +16,7 @@ import (
 // nothing, neither in the spool nor in the register.
 func TestAttestDisconnect(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t).login(t)
 	const calls = 3
 	for i := range calls {
@@ -53,7 +53,7 @@ func TestAttestDisconnect(t *testing.T) {
 // TestSpoolSweep: what a crash left in the spool is gone before anything is served.
 func TestSpoolSweep(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	leftover := filepath.Join(w.data, "spool", "attest-123")
 	if err := os.MkdirAll(leftover, 0o700); err != nil {
 		t.Fatal(err)
@@ -88,7 +88,7 @@ func TestUploadLimits(t *testing.T) {
 		t.Skip("waits for two limits of a second each; runs without -short")
 	}
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t, func(c *server.Config) {
 		c.Limits.MaxConcurrentUploads, c.Limits.IdleTimeout = 1, time.Second
 	}).login(t)

@@ -62,7 +62,7 @@ func unmet(d *assayv1.Decision) (ids []string) {
 // TestVerifyReasons: who attested what, and what may then be deployed where.
 func TestVerifyReasons(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t).login(t)
 	pull := oidctest.Claims{
 		"event_name": "pull_request", "ref": "refs/pull/7/merge",
@@ -115,7 +115,7 @@ func TestVerifyReasons(t *testing.T) {
 // TestVerifySandbox: what a sandbox attested is good for dev and nothing else.
 func TestVerifySandbox(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	w.sandbox = true
 	l := w.start(t).login(t)
 	s := subject("app", "app")
@@ -135,7 +135,7 @@ func TestVerifySandbox(t *testing.T) {
 // TestVerifyDigests: every digest that is asked about and known must agree.
 func TestVerifyDigests(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t).login(t)
 	content := []byte("the artifact")
 	if _, err := uploadAll(l.ctx, l.conn, append([]*assayv1.AttestRequest{headerMessage(1)}, artifactMessages("app", content)...)); err != nil {
@@ -173,7 +173,7 @@ func TestVerifyDigests(t *testing.T) {
 // TestVerifyMany: one bad subject fails the answer, wherever it stands.
 func TestVerifyMany(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t).login(t)
 	var good []*assayv1.Subject
 	for i := range 5 {
@@ -214,7 +214,7 @@ func TestVerifyMany(t *testing.T) {
 // it rests on changes; every ask is on record.
 func TestVerifyShared(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t).login(t)
 	s := subject("app", "app")
 	index := func() int64 { // an attestation tells how many entries the log has
@@ -290,7 +290,7 @@ func rand8(t testing.TB) string {
 // says, and cannot be taken for one about another environment.
 func TestVerifySummary(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t).login(t)
 	v := l.verifier(t)
 	s := subject("dist/app", "app")
@@ -327,7 +327,7 @@ func TestVerifySummary(t *testing.T) {
 // asking about rubbish fills no log; and it is no evidence of anything.
 func TestVerifyDenialIsNotLogged(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	l := w.start(t).login(t)
 	v := l.verifier(t)
 	before := l.digests(t, l.ctx, subject("a", "a")).GetAttestation().GetLogIndex()

@@ -27,7 +27,7 @@ func copyLog(t *testing.T, from, to string) {
 // however it has grown since.
 func TestLogFork(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	log, old, right := filepath.Join(w.data, "log"), filepath.Join(t.TempDir(), "old"), filepath.Join(t.TempDir(), "right")
 	good := subject("good", "good")
 	l := w.start(t).login(t)
@@ -119,7 +119,7 @@ func uncomplete(t *testing.T, w *world, id string, was *store.Pending) *store.Pe
 // next, as evidence, and registered in it once.
 func TestRecoverFormat(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "http://assay.test")
+	w := newWorld(t, "https://assay.test")
 	good := subject("good", "good")
 	l := w.start(t).login(t)
 	id := l.digests(t, l.ctx, good).GetAttestation().GetAttestationId()

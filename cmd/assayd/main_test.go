@@ -38,7 +38,7 @@ func TestMisuse(t *testing.T) {
 		"no such file":        {[]string{"serve", "--config", filepath.Join(dir, "none.yaml")}, exitUsage, "no such file"},
 		"unknown key":         {[]string{"serve", "--config", file("k.yaml", "data: x\nlissten: y\n")}, exitUsage, "line 2: field lissten"},
 		"open issuer":         {[]string{"serve", "--data", data, "--listen", "127.0.0.1:0", "--config", file("o.yaml", "identity:\n  issuers:\n    - url: https://token.actions.githubusercontent.com\n      type: github-actions\n")}, exitUsage, "allowed"},
-		"plaintext to all":    {[]string{"serve", "--data", data, "--listen", "0.0.0.0:0"}, exitUsage, "PLAINTEXT_REFUSED"},
+		"plaintext to all":    {[]string{"serve", "--data", data, "--listen", "0.0.0.0:0", "--instance", "https://assay.test"}, exitUsage, "PLAINTEXT_REFUSED"},
 		"vacuous policy":      {[]string{"serve", "--data", data, "--listen", "127.0.0.1:0", "--config", file("v.yaml", "policy:\n  file: "+file("v.cedar", `@id("a") @message("m") permit (principal, action == Assay::Action::"deploy", resource) when { context.environment == "prod" };`)+"\n")}, exitUsage, "POLICY_VACUOUS"},
 		"certificate missing": {[]string{"serve", "--data", data, "--listen", "127.0.0.1:0", "--config", file("c.yaml", "tls:\n  cert_file: /nope.crt\n  key_file: /nope.key\n")}, exitUsage, "nope"},
 		"data is a file":      {[]string{"serve", "--listen", "127.0.0.1:0", "--data", file("plain", "")}, exitError, "plain"},
@@ -87,7 +87,7 @@ func TestServe(t *testing.T) {
 		errs := &lines{news: make(chan struct{}, 1)}
 		code := make(chan int, 1)
 		go func() {
-			code <- run(ctx, []string{"serve", "--data", data, "--listen", "127.0.0.1:0", "--instance", "http://assay.test"}, io.Discard, errs)
+			code <- run(ctx, []string{"serve", "--data", data, "--listen", "127.0.0.1:0", "--instance", "https://assay.test"}, io.Discard, errs)
 		}()
 		var found []string
 		for found == nil {
