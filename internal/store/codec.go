@@ -1,6 +1,8 @@
 package store
 
 import (
+	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/hex"
 	"fmt"
 	"time"
@@ -113,9 +115,9 @@ func unpackSubject(b []byte, s *Subject) error {
 		case 1:
 			s.Name = string(v)
 		case 2:
-			s.SHA256 = hex.EncodeToString(v)
+			return unpackDigest(&s.SHA256, v, sha256.Size)
 		case 3:
-			s.SHA512 = hex.EncodeToString(v)
+			return unpackDigest(&s.SHA512, v, sha512.Size)
 		case 4:
 			s.Kind = int(n)
 		case 5:
@@ -125,6 +127,16 @@ func unpackSubject(b []byte, s *Subject) error {
 		}
 		return nil
 	})
+}
+
+// unpackDigest refuses a digest of another size. checkRecord let none in, so the
+// row was damaged.
+func unpackDigest(to *string, v []byte, size int) error {
+	if len(v) != size {
+		return fmt.Errorf("store: packed subject: digest of %d bytes, want %d", len(v), size)
+	}
+	*to = hex.EncodeToString(v)
+	return nil
 }
 
 // fields calls f with each varint or bytes field of a message.

@@ -84,11 +84,6 @@ func FuzzUnpackRecord(f *testing.F) {
 		if err := unpackRecord(packRecord(&a, appendSubjects(nil, a.Subjects)), &again); err != nil {
 			t.Fatal(err)
 		}
-		for i := range a.Subjects { // digests of a wrong size are kept as they are, up to what a row can hold
-			if len(a.Subjects[i].SHA256) > 128 || len(a.Subjects[i].SHA512) > 128 {
-				return
-			}
-		}
 		if len(a.Caller) == 0 {
 			a.Caller = nil
 		}
