@@ -43,7 +43,7 @@ type Config struct {
 	// balancers that offer both protocols upstream.
 	GRPCListen string `yaml:"grpc_listen"`
 	// Instance is the public URL of this deployment, scheme and host (and port)
-	// only. It is the prefix of every builder.id, the verifier.id of summaries,
+	// only. It is the prefix of every builder.id and of the verifier.id of summaries,
 	// and its host name is the origin of the transparency log: it cannot change
 	// once the log exists. Defaults to the URL of Listen.
 	Instance string `yaml:"instance"`

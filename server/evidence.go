@@ -3,9 +3,7 @@ package server
 import (
 	"context"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"log/slog"
 
@@ -202,21 +200,14 @@ func (e *evidenceSource) verify(row *store.Attestation) (verifiedBundle, error) 
 }
 
 // trustedKeys is what the service believes of its own attestation keys.
-func trustedKeys(k *signing.Keyset) ([]verify.PublicKey, error) {
+func trustedKeys(k *signing.Keyset) []verify.PublicKey {
 	var out []verify.PublicKey
 	for _, e := range k.Attestation {
-		spki, err := x509.MarshalPKIXPublicKey(e.Public)
-		if err != nil {
-			return nil, err
-		}
-		key := verify.PublicKey{
-			PEM:       pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: spki}),
-			NotBefore: e.NotBefore, NotAfter: e.NotAfter,
-		}
+		key := verify.PublicKey{PEM: e.PEM(), NotBefore: e.NotBefore, NotAfter: e.NotAfter}
 		if e.State == signing.StateRevoked {
 			key.RevokedSince = e.NotAfter
 		}
 		out = append(out, key)
 	}
-	return out, nil
+	return out
 }

@@ -308,11 +308,7 @@ func (s *Server) ownVerifier() (*verify.Verifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys, err := trustedKeys(s.keyset)
-	if err != nil {
-		return nil, err
-	}
-	trust, err := verify.NewRoot(root, keys...)
+	trust, err := verify.NewRoot(root, trustedKeys(s.keyset)...)
 	if err != nil {
 		return nil, err
 	}
