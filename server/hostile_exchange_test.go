@@ -383,6 +383,7 @@ func TestExchangeAbandoned(t *testing.T) {
 		_, _ = l.exchange(ctx, w.issuer.Mint(w.instance))
 		cancel()
 	}
+	l.stop() // an abandoned handler may still be committing; a graceful stop waits for it
 	if s, c := l.count(t, "sessions"), l.count(t, "consumed"); s != c {
 		t.Errorf("%d sessions for %d consumed tokens", s, c)
 	}
