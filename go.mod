@@ -3,7 +3,16 @@ module github.com/assay-build/assay
 go 1.26.0
 
 require (
+	github.com/aws/aws-sdk-go-v2 v1.47.7 // stsproof: SigV4; codebuild: every AWS call
+	github.com/aws/aws-sdk-go-v2/config v1.33.15 // server, client: the role a process runs as, however AWS hands it over
+	github.com/aws/aws-sdk-go-v2/credentials v1.20.15 // codebuild: the reader role of each account
+	github.com/aws/aws-sdk-go-v2/service/codebuild v1.69.0 // codebuild: builds and projects
+	github.com/aws/aws-sdk-go-v2/service/iam v1.64.8 // codebuild: trust policies
+	github.com/aws/aws-sdk-go-v2/service/s3 v1.114.8 // codebuild: artifacts
+	github.com/aws/aws-sdk-go-v2/service/sts v1.51.8 // codebuild: AssumeRole; client: web identity tokens
+	github.com/aws/smithy-go v1.28.8 // codebuild: the error codes of AWS
 	github.com/cedar-policy/cedar-go v1.9.0 // policy: Cedar, which decides every deploy
+	github.com/coreos/go-oidc/v3 v3.21.0 // client: discovery and ID tokens of a login
 	github.com/cyberphone/json-canonicalization v0.0.0-20241213102144-19d51d7fe467 // verify: JCS (RFC 8785), for signed entry timestamps
 	github.com/digitorus/pkcs7 v0.0.0-20230818184609-3a137a874352 // verify: CMS, the shape of RFC 3161 tokens
 	github.com/go-jose/go-jose/v4 v4.1.8 // identity: JSON Web Keys of OIDC issuers
@@ -24,6 +33,7 @@ require (
 	github.com/transparency-dev/tessera v1.0.4 // tlog/posix: the transparency log
 	go.yaml.in/yaml/v3 v3.0.5 // server: configuration, strict and with line numbers
 	golang.org/x/crypto v0.58.0 // verify: cryptobyte, for DER without surprises
+	golang.org/x/oauth2 v0.37.0 // client: authorization code with PKCE, device flow
 	golang.org/x/sync v0.24.0 // server: errgroup and singleflight
 	golang.org/x/sys v0.49.0 // store, tlog/posix: file locks; server: disk-full errors
 	golang.org/x/term v0.47.0 // cmd/assay: is it a terminal, and how wide
@@ -41,6 +51,7 @@ require (
 	github.com/google/go-cmp v0.7.0 // differences a person can read
 	github.com/in-toto/attestation v1.2.0 // a second reader of our statements
 	github.com/rogpeppe/go-internal v1.14.1 // testscript, for the command line
+	github.com/santhosh-tekuri/jsonschema/v6 v6.0.3 // the schemas of our build types
 	github.com/sigstore/timestamp-authority/v2 v2.1.3 // a third reader of our RFC 3161 tokens
 	github.com/transparency-dev/formats v0.1.1 // a second reader of our checkpoints
 	golang.org/x/mod v0.42.0 // a second reader of our signed notes
@@ -51,6 +62,18 @@ require (
 require (
 	filippo.io/mldsa v0.0.0-20260215214346-43d0283efc3e // indirect
 	github.com/asaskevich/govalidator v0.0.0-20230301143203-a9d515a09cc2 // indirect
+	github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream v1.7.26 // indirect
+	github.com/aws/aws-sdk-go-v2/feature/ec2/imds v1.20.7 // indirect
+	github.com/aws/aws-sdk-go-v2/internal/configsources v1.5.10 // indirect
+	github.com/aws/aws-sdk-go-v2/internal/endpoints/v2 v2.8.10 // indirect
+	github.com/aws/aws-sdk-go-v2/internal/v4a v1.5.10 // indirect
+	github.com/aws/aws-sdk-go-v2/service/internal/accept-encoding v1.13.24 // indirect
+	github.com/aws/aws-sdk-go-v2/service/internal/checksum v1.11.11 // indirect
+	github.com/aws/aws-sdk-go-v2/service/internal/presigned-url v1.14.10 // indirect
+	github.com/aws/aws-sdk-go-v2/service/internal/s3shared v1.20.10 // indirect
+	github.com/aws/aws-sdk-go-v2/service/signin v1.12.3 // indirect
+	github.com/aws/aws-sdk-go-v2/service/sso v1.39.3 // indirect
+	github.com/aws/aws-sdk-go-v2/service/ssooidc v1.44.3 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/blang/semver v3.5.1+incompatible // indirect
 	github.com/cenkalti/backoff/v5 v5.0.3 // indirect

@@ -126,6 +126,7 @@ type ExchangeRequest struct {
 	//
 	//	*ExchangeRequest_OidcToken
 	//	*ExchangeRequest_StsProof
+	//	*ExchangeRequest_ClientCertificate
 	Credential    isExchangeRequest_Credential `protobuf_oneof:"credential"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -186,6 +187,15 @@ func (x *ExchangeRequest) GetStsProof() *StsProof {
 	return nil
 }
 
+func (x *ExchangeRequest) GetClientCertificate() *ClientCertificate {
+	if x != nil {
+		if x, ok := x.Credential.(*ExchangeRequest_ClientCertificate); ok {
+			return x.ClientCertificate
+		}
+	}
+	return nil
+}
+
 type isExchangeRequest_Credential interface {
 	isExchangeRequest_Credential()
 }
@@ -201,9 +211,55 @@ type ExchangeRequest_StsProof struct {
 	StsProof *StsProof `protobuf:"bytes,2,opt,name=sts_proof,json=stsProof,proto3,oneof"`
 }
 
+type ExchangeRequest_ClientCertificate struct {
+	// The client certificate of the TLS connection this call arrives on.
+	ClientCertificate *ClientCertificate `protobuf:"bytes,3,opt,name=client_certificate,json=clientCertificate,proto3,oneof"`
+}
+
 func (*ExchangeRequest_OidcToken) isExchangeRequest_Credential() {}
 
 func (*ExchangeRequest_StsProof) isExchangeRequest_Credential() {}
+
+func (*ExchangeRequest_ClientCertificate) isExchangeRequest_Credential() {}
+
+// ClientCertificate says that the caller is who the certificate of its TLS
+// connection says. It has no fields: the connection is the proof. Through a proxy
+// that ends TLS there is none, and the call is refused.
+type ClientCertificate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClientCertificate) Reset() {
+	*x = ClientCertificate{}
+	mi := &file_assay_v1_identity_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClientCertificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClientCertificate) ProtoMessage() {}
+
+func (x *ClientCertificate) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_identity_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClientCertificate.ProtoReflect.Descriptor instead.
+func (*ClientCertificate) Descriptor() ([]byte, []int) {
+	return file_assay_v1_identity_service_proto_rawDescGZIP(), []int{3}
+}
 
 // StsProof carries what the service needs to rebuild a SigV4-signed
 // GetCallerIdentity request byte for byte. It names no host: the service takes
@@ -225,7 +281,7 @@ type StsProof struct {
 
 func (x *StsProof) Reset() {
 	*x = StsProof{}
-	mi := &file_assay_v1_identity_service_proto_msgTypes[3]
+	mi := &file_assay_v1_identity_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -237,7 +293,7 @@ func (x *StsProof) String() string {
 func (*StsProof) ProtoMessage() {}
 
 func (x *StsProof) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_identity_service_proto_msgTypes[3]
+	mi := &file_assay_v1_identity_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -250,7 +306,7 @@ func (x *StsProof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StsProof.ProtoReflect.Descriptor instead.
 func (*StsProof) Descriptor() ([]byte, []int) {
-	return file_assay_v1_identity_service_proto_rawDescGZIP(), []int{3}
+	return file_assay_v1_identity_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *StsProof) GetAccessKeyId() string {
@@ -314,7 +370,7 @@ type ExchangeResponse struct {
 
 func (x *ExchangeResponse) Reset() {
 	*x = ExchangeResponse{}
-	mi := &file_assay_v1_identity_service_proto_msgTypes[4]
+	mi := &file_assay_v1_identity_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -326,7 +382,7 @@ func (x *ExchangeResponse) String() string {
 func (*ExchangeResponse) ProtoMessage() {}
 
 func (x *ExchangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_identity_service_proto_msgTypes[4]
+	mi := &file_assay_v1_identity_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -339,7 +395,7 @@ func (x *ExchangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExchangeResponse.ProtoReflect.Descriptor instead.
 func (*ExchangeResponse) Descriptor() ([]byte, []int) {
-	return file_assay_v1_identity_service_proto_rawDescGZIP(), []int{4}
+	return file_assay_v1_identity_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ExchangeResponse) GetSessionToken() string {
@@ -371,7 +427,7 @@ type WhoAmIRequest struct {
 
 func (x *WhoAmIRequest) Reset() {
 	*x = WhoAmIRequest{}
-	mi := &file_assay_v1_identity_service_proto_msgTypes[5]
+	mi := &file_assay_v1_identity_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -383,7 +439,7 @@ func (x *WhoAmIRequest) String() string {
 func (*WhoAmIRequest) ProtoMessage() {}
 
 func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_identity_service_proto_msgTypes[5]
+	mi := &file_assay_v1_identity_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -396,7 +452,7 @@ func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
 func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
-	return file_assay_v1_identity_service_proto_rawDescGZIP(), []int{5}
+	return file_assay_v1_identity_service_proto_rawDescGZIP(), []int{6}
 }
 
 type WhoAmIResponse struct {
@@ -409,7 +465,7 @@ type WhoAmIResponse struct {
 
 func (x *WhoAmIResponse) Reset() {
 	*x = WhoAmIResponse{}
-	mi := &file_assay_v1_identity_service_proto_msgTypes[6]
+	mi := &file_assay_v1_identity_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -421,7 +477,7 @@ func (x *WhoAmIResponse) String() string {
 func (*WhoAmIResponse) ProtoMessage() {}
 
 func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_identity_service_proto_msgTypes[6]
+	mi := &file_assay_v1_identity_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -434,7 +490,7 @@ func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
 func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
-	return file_assay_v1_identity_service_proto_rawDescGZIP(), []int{6}
+	return file_assay_v1_identity_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *WhoAmIResponse) GetCaller() *Caller {
@@ -461,13 +517,15 @@ const file_assay_v1_identity_service_proto_rawDesc = "" +
 	"\x05nonce\x18\x01 \x01(\fR\x05nonce\x12;\n" +
 	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12\x1a\n" +
-	"\baudience\x18\x03 \x01(\tR\baudience\"s\n" +
+	"\baudience\x18\x03 \x01(\tR\baudience\"\xc1\x01\n" +
 	"\x0fExchangeRequest\x12\x1f\n" +
 	"\n" +
 	"oidc_token\x18\x01 \x01(\tH\x00R\toidcToken\x121\n" +
-	"\tsts_proof\x18\x02 \x01(\v2\x12.assay.v1.StsProofH\x00R\bstsProofB\f\n" +
+	"\tsts_proof\x18\x02 \x01(\v2\x12.assay.v1.StsProofH\x00R\bstsProof\x12L\n" +
+	"\x12client_certificate\x18\x03 \x01(\v2\x1b.assay.v1.ClientCertificateH\x00R\x11clientCertificateB\f\n" +
 	"\n" +
-	"credential\"\xce\x01\n" +
+	"credential\"\x13\n" +
+	"\x11ClientCertificate\"\xce\x01\n" +
 	"\bStsProof\x12\"\n" +
 	"\raccess_key_id\x18\x01 \x01(\tR\vaccessKeyId\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x12\n" +
@@ -503,36 +561,38 @@ func file_assay_v1_identity_service_proto_rawDescGZIP() []byte {
 	return file_assay_v1_identity_service_proto_rawDescData
 }
 
-var file_assay_v1_identity_service_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_assay_v1_identity_service_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_assay_v1_identity_service_proto_goTypes = []any{
 	(*ChallengeRequest)(nil),      // 0: assay.v1.ChallengeRequest
 	(*ChallengeResponse)(nil),     // 1: assay.v1.ChallengeResponse
 	(*ExchangeRequest)(nil),       // 2: assay.v1.ExchangeRequest
-	(*StsProof)(nil),              // 3: assay.v1.StsProof
-	(*ExchangeResponse)(nil),      // 4: assay.v1.ExchangeResponse
-	(*WhoAmIRequest)(nil),         // 5: assay.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),        // 6: assay.v1.WhoAmIResponse
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
-	(*Caller)(nil),                // 8: assay.v1.Caller
+	(*ClientCertificate)(nil),     // 3: assay.v1.ClientCertificate
+	(*StsProof)(nil),              // 4: assay.v1.StsProof
+	(*ExchangeResponse)(nil),      // 5: assay.v1.ExchangeResponse
+	(*WhoAmIRequest)(nil),         // 6: assay.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),        // 7: assay.v1.WhoAmIResponse
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*Caller)(nil),                // 9: assay.v1.Caller
 }
 var file_assay_v1_identity_service_proto_depIdxs = []int32{
-	7, // 0: assay.v1.ChallengeResponse.expire_time:type_name -> google.protobuf.Timestamp
-	3, // 1: assay.v1.ExchangeRequest.sts_proof:type_name -> assay.v1.StsProof
-	7, // 2: assay.v1.ExchangeResponse.expire_time:type_name -> google.protobuf.Timestamp
-	8, // 3: assay.v1.ExchangeResponse.caller:type_name -> assay.v1.Caller
-	8, // 4: assay.v1.WhoAmIResponse.caller:type_name -> assay.v1.Caller
-	7, // 5: assay.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
-	0, // 6: assay.v1.IdentityService.Challenge:input_type -> assay.v1.ChallengeRequest
-	2, // 7: assay.v1.IdentityService.Exchange:input_type -> assay.v1.ExchangeRequest
-	5, // 8: assay.v1.IdentityService.WhoAmI:input_type -> assay.v1.WhoAmIRequest
-	1, // 9: assay.v1.IdentityService.Challenge:output_type -> assay.v1.ChallengeResponse
-	4, // 10: assay.v1.IdentityService.Exchange:output_type -> assay.v1.ExchangeResponse
-	6, // 11: assay.v1.IdentityService.WhoAmI:output_type -> assay.v1.WhoAmIResponse
-	9, // [9:12] is the sub-list for method output_type
-	6, // [6:9] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	8,  // 0: assay.v1.ChallengeResponse.expire_time:type_name -> google.protobuf.Timestamp
+	4,  // 1: assay.v1.ExchangeRequest.sts_proof:type_name -> assay.v1.StsProof
+	3,  // 2: assay.v1.ExchangeRequest.client_certificate:type_name -> assay.v1.ClientCertificate
+	8,  // 3: assay.v1.ExchangeResponse.expire_time:type_name -> google.protobuf.Timestamp
+	9,  // 4: assay.v1.ExchangeResponse.caller:type_name -> assay.v1.Caller
+	9,  // 5: assay.v1.WhoAmIResponse.caller:type_name -> assay.v1.Caller
+	8,  // 6: assay.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
+	0,  // 7: assay.v1.IdentityService.Challenge:input_type -> assay.v1.ChallengeRequest
+	2,  // 8: assay.v1.IdentityService.Exchange:input_type -> assay.v1.ExchangeRequest
+	6,  // 9: assay.v1.IdentityService.WhoAmI:input_type -> assay.v1.WhoAmIRequest
+	1,  // 10: assay.v1.IdentityService.Challenge:output_type -> assay.v1.ChallengeResponse
+	5,  // 11: assay.v1.IdentityService.Exchange:output_type -> assay.v1.ExchangeResponse
+	7,  // 12: assay.v1.IdentityService.WhoAmI:output_type -> assay.v1.WhoAmIResponse
+	10, // [10:13] is the sub-list for method output_type
+	7,  // [7:10] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_assay_v1_identity_service_proto_init() }
@@ -544,6 +604,7 @@ func file_assay_v1_identity_service_proto_init() {
 	file_assay_v1_identity_service_proto_msgTypes[2].OneofWrappers = []any{
 		(*ExchangeRequest_OidcToken)(nil),
 		(*ExchangeRequest_StsProof)(nil),
+		(*ExchangeRequest_ClientCertificate)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -551,7 +612,7 @@ func file_assay_v1_identity_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_assay_v1_identity_service_proto_rawDesc), len(file_assay_v1_identity_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

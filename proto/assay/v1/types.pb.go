@@ -33,7 +33,8 @@ const (
 	CallerKind_CALLER_KIND_CODEBUILD CallerKind = 2
 	// An AWS role, by an AWS web identity token or an STS proof. A role, not a build.
 	CallerKind_CALLER_KIND_AWS_ROLE CallerKind = 3
-	// Any other workload with an OIDC token of a configured issuer.
+	// Any other workload: an OIDC token of a configured issuer (GitLab, Buildkite,
+	// or by a claim mapping), or a client certificate.
 	CallerKind_CALLER_KIND_WORKLOAD CallerKind = 4
 	// A person, through the company's identity provider.
 	CallerKind_CALLER_KIND_HUMAN CallerKind = 5
@@ -221,9 +222,19 @@ type GitHubActionsClaims struct {
 	ActorId           int64  `protobuf:"varint,22,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
 	// The server the run lives on, https://github.com unless the issuer is a
 	// GitHub Enterprise one.
-	ServerUrl     string `protobuf:"bytes,23,opt,name=server_url,json=serverUrl,proto3" json:"server_url,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ServerUrl string `protobuf:"bytes,23,opt,name=server_url,json=serverUrl,proto3" json:"server_url,omitempty"`
+	// "true", "false", or empty where the token is silent.
+	RefProtected string `protobuf:"bytes,24,opt,name=ref_protected,json=refProtected,proto3" json:"ref_protected,omitempty"`
+	// The repository's custom properties, "name=value", sorted.
+	RepositoryProperties []string `protobuf:"bytes,25,rep,name=repository_properties,json=repositoryProperties,proto3" json:"repository_properties,omitempty"`
+	// True where the run builds what a pull request proposes, or runs because of
+	// one: such a build is not of the repository's own making.
+	PullRequest bool `protobuf:"varint,26,opt,name=pull_request,json=pullRequest,proto3" json:"pull_request,omitempty"`
+	// What the GitHub API said where it was asked: "same" or "fork". Empty where
+	// it was not.
+	HeadRepository string `protobuf:"bytes,27,opt,name=head_repository,json=headRepository,proto3" json:"head_repository,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *GitHubActionsClaims) Reset() {
@@ -417,6 +428,542 @@ func (x *GitHubActionsClaims) GetServerUrl() string {
 	return ""
 }
 
+func (x *GitHubActionsClaims) GetRefProtected() string {
+	if x != nil {
+		return x.RefProtected
+	}
+	return ""
+}
+
+func (x *GitHubActionsClaims) GetRepositoryProperties() []string {
+	if x != nil {
+		return x.RepositoryProperties
+	}
+	return nil
+}
+
+func (x *GitHubActionsClaims) GetPullRequest() bool {
+	if x != nil {
+		return x.PullRequest
+	}
+	return false
+}
+
+func (x *GitHubActionsClaims) GetHeadRepository() string {
+	if x != nil {
+		return x.HeadRepository
+	}
+	return ""
+}
+
+// CodeBuildFacts are what the CodeBuild API says of a build. The service read
+// them itself; none is the job's word.
+type CodeBuildFacts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// arn:aws:codebuild:REGION:ACCOUNT:build/PROJECT:UUID
+	BuildArn      string `protobuf:"bytes,1,opt,name=build_arn,json=buildArn,proto3" json:"build_arn,omitempty"`
+	ProjectArn    string `protobuf:"bytes,2,opt,name=project_arn,json=projectArn,proto3" json:"project_arn,omitempty"`
+	BuildNumber   int64  `protobuf:"varint,3,opt,name=build_number,json=buildNumber,proto3" json:"build_number,omitempty"`
+	BuildBatchArn string `protobuf:"bytes,4,opt,name=build_batch_arn,json=buildBatchArn,proto3" json:"build_batch_arn,omitempty"`
+	Initiator     string `protobuf:"bytes,5,opt,name=initiator,proto3" json:"initiator,omitempty"`
+	ServiceRole   string `protobuf:"bytes,6,opt,name=service_role,json=serviceRole,proto3" json:"service_role,omitempty"`
+	// "in-job" where the build itself called, "post-build" where the service read
+	// a finished build.
+	Mode           string `protobuf:"bytes,7,opt,name=mode,proto3" json:"mode,omitempty"`
+	SourceType     string `protobuf:"bytes,8,opt,name=source_type,json=sourceType,proto3" json:"source_type,omitempty"`
+	SourceLocation string `protobuf:"bytes,9,opt,name=source_location,json=sourceLocation,proto3" json:"source_location,omitempty"`
+	// The version that was asked for: a branch, a tag, a commit, "pr/7".
+	SourceVersion string `protobuf:"bytes,10,opt,name=source_version,json=sourceVersion,proto3" json:"source_version,omitempty"`
+	// The commit it was resolved to.
+	ResolvedSourceVersion string `protobuf:"bytes,11,opt,name=resolved_source_version,json=resolvedSourceVersion,proto3" json:"resolved_source_version,omitempty"`
+	Image                 string `protobuf:"bytes,12,opt,name=image,proto3" json:"image,omitempty"`
+	PrivilegedMode        bool   `protobuf:"varint,13,opt,name=privileged_mode,json=privilegedMode,proto3" json:"privileged_mode,omitempty"`
+	// Paths of what StartBuild changed of the project.
+	Overrides     []string               `protobuf:"bytes,14,rep,name=overrides,proto3" json:"overrides,omitempty"`
+	StartTime     *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CodeBuildFacts) Reset() {
+	*x = CodeBuildFacts{}
+	mi := &file_assay_v1_types_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CodeBuildFacts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CodeBuildFacts) ProtoMessage() {}
+
+func (x *CodeBuildFacts) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_types_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CodeBuildFacts.ProtoReflect.Descriptor instead.
+func (*CodeBuildFacts) Descriptor() ([]byte, []int) {
+	return file_assay_v1_types_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *CodeBuildFacts) GetBuildArn() string {
+	if x != nil {
+		return x.BuildArn
+	}
+	return ""
+}
+
+func (x *CodeBuildFacts) GetProjectArn() string {
+	if x != nil {
+		return x.ProjectArn
+	}
+	return ""
+}
+
+func (x *CodeBuildFacts) GetBuildNumber() int64 {
+	if x != nil {
+		return x.BuildNumber
+	}
+	return 0
+}
+
+func (x *CodeBuildFacts) GetBuildBatchArn() string {
+	if x != nil {
+		return x.BuildBatchArn
+	}
+	return ""
+}
+
+func (x *CodeBuildFacts) GetInitiator() string {
+	if x != nil {
+		return x.Initiator
+	}
+	return ""
+}
+
+func (x *CodeBuildFacts) GetServiceRole() string {
+	if x != nil {
+		return x.ServiceRole
+	}
+	return ""
+}
+
+func (x *CodeBuildFacts) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *CodeBuildFacts) GetSourceType() string {
+	if x != nil {
+		return x.SourceType
+	}
+	return ""
+}
+
+func (x *CodeBuildFacts) GetSourceLocation() string {
+	if x != nil {
+		return x.SourceLocation
+	}
+	return ""
+}
+
+func (x *CodeBuildFacts) GetSourceVersion() string {
+	if x != nil {
+		return x.SourceVersion
+	}
+	return ""
+}
+
+func (x *CodeBuildFacts) GetResolvedSourceVersion() string {
+	if x != nil {
+		return x.ResolvedSourceVersion
+	}
+	return ""
+}
+
+func (x *CodeBuildFacts) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *CodeBuildFacts) GetPrivilegedMode() bool {
+	if x != nil {
+		return x.PrivilegedMode
+	}
+	return false
+}
+
+func (x *CodeBuildFacts) GetOverrides() []string {
+	if x != nil {
+		return x.Overrides
+	}
+	return nil
+}
+
+func (x *CodeBuildFacts) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+// AWSRoleFacts are what AWS says of a role session.
+type AWSRoleFacts struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Account string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	// arn:aws:iam::ACCOUNT:role/NAME. The path is left out: STS does not tell it.
+	RoleArn     string `protobuf:"bytes,2,opt,name=role_arn,json=roleArn,proto3" json:"role_arn,omitempty"`
+	SessionName string `protobuf:"bytes,3,opt,name=session_name,json=sessionName,proto3" json:"session_name,omitempty"`
+	// "sts" for a GetCallerIdentity proof, "web-identity" for a token.
+	Via            string `protobuf:"bytes,4,opt,name=via,proto3" json:"via,omitempty"`
+	OrganizationId string `protobuf:"bytes,5,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	// "name=value", sorted: aws:PrincipalTag of the role.
+	PrincipalTags     []string `protobuf:"bytes,6,rep,name=principal_tags,json=principalTags,proto3" json:"principal_tags,omitempty"`
+	LambdaFunctionArn string   `protobuf:"bytes,7,opt,name=lambda_function_arn,json=lambdaFunctionArn,proto3" json:"lambda_function_arn,omitempty"`
+	Ec2InstanceArn    string   `protobuf:"bytes,8,opt,name=ec2_instance_arn,json=ec2InstanceArn,proto3" json:"ec2_instance_arn,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *AWSRoleFacts) Reset() {
+	*x = AWSRoleFacts{}
+	mi := &file_assay_v1_types_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AWSRoleFacts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AWSRoleFacts) ProtoMessage() {}
+
+func (x *AWSRoleFacts) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_types_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AWSRoleFacts.ProtoReflect.Descriptor instead.
+func (*AWSRoleFacts) Descriptor() ([]byte, []int) {
+	return file_assay_v1_types_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *AWSRoleFacts) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *AWSRoleFacts) GetRoleArn() string {
+	if x != nil {
+		return x.RoleArn
+	}
+	return ""
+}
+
+func (x *AWSRoleFacts) GetSessionName() string {
+	if x != nil {
+		return x.SessionName
+	}
+	return ""
+}
+
+func (x *AWSRoleFacts) GetVia() string {
+	if x != nil {
+		return x.Via
+	}
+	return ""
+}
+
+func (x *AWSRoleFacts) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
+func (x *AWSRoleFacts) GetPrincipalTags() []string {
+	if x != nil {
+		return x.PrincipalTags
+	}
+	return nil
+}
+
+func (x *AWSRoleFacts) GetLambdaFunctionArn() string {
+	if x != nil {
+		return x.LambdaFunctionArn
+	}
+	return ""
+}
+
+func (x *AWSRoleFacts) GetEc2InstanceArn() string {
+	if x != nil {
+		return x.Ec2InstanceArn
+	}
+	return ""
+}
+
+// WorkloadFacts are the claims of any other issuer, under the names that the
+// mapping in the configuration gives them.
+type WorkloadFacts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "gitlab", "buildkite", "x509", or what the configuration calls it.
+	Platform string `protobuf:"bytes,1,opt,name=platform,proto3" json:"platform,omitempty"`
+	// Tells workloads of one issuer apart, and is never given to another one.
+	Subject      string `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
+	Account      string `protobuf:"bytes,3,opt,name=account,proto3" json:"account,omitempty"`
+	AccountId    string `protobuf:"bytes,4,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	Repository   string `protobuf:"bytes,5,opt,name=repository,proto3" json:"repository,omitempty"`
+	RepositoryId string `protobuf:"bytes,6,opt,name=repository_id,json=repositoryId,proto3" json:"repository_id,omitempty"`
+	Ref          string `protobuf:"bytes,7,opt,name=ref,proto3" json:"ref,omitempty"`
+	Commit       string `protobuf:"bytes,8,opt,name=commit,proto3" json:"commit,omitempty"`
+	Event        string `protobuf:"bytes,9,opt,name=event,proto3" json:"event,omitempty"`
+	// "hosted", "self-hosted", or empty where the token is silent.
+	Runner            string `protobuf:"bytes,10,opt,name=runner,proto3" json:"runner,omitempty"`
+	Environment       string `protobuf:"bytes,11,opt,name=environment,proto3" json:"environment,omitempty"`
+	BuildConfigUri    string `protobuf:"bytes,12,opt,name=build_config_uri,json=buildConfigUri,proto3" json:"build_config_uri,omitempty"`
+	BuildConfigDigest string `protobuf:"bytes,13,opt,name=build_config_digest,json=buildConfigDigest,proto3" json:"build_config_digest,omitempty"`
+	InvocationId      string `protobuf:"bytes,14,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
+	// Further claims that the configuration keeps, "name=value", sorted.
+	Properties    []string `protobuf:"bytes,15,rep,name=properties,proto3" json:"properties,omitempty"`
+	PullRequest   bool     `protobuf:"varint,16,opt,name=pull_request,json=pullRequest,proto3" json:"pull_request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WorkloadFacts) Reset() {
+	*x = WorkloadFacts{}
+	mi := &file_assay_v1_types_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WorkloadFacts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WorkloadFacts) ProtoMessage() {}
+
+func (x *WorkloadFacts) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_types_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WorkloadFacts.ProtoReflect.Descriptor instead.
+func (*WorkloadFacts) Descriptor() ([]byte, []int) {
+	return file_assay_v1_types_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *WorkloadFacts) GetPlatform() string {
+	if x != nil {
+		return x.Platform
+	}
+	return ""
+}
+
+func (x *WorkloadFacts) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *WorkloadFacts) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *WorkloadFacts) GetAccountId() string {
+	if x != nil {
+		return x.AccountId
+	}
+	return ""
+}
+
+func (x *WorkloadFacts) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *WorkloadFacts) GetRepositoryId() string {
+	if x != nil {
+		return x.RepositoryId
+	}
+	return ""
+}
+
+func (x *WorkloadFacts) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+func (x *WorkloadFacts) GetCommit() string {
+	if x != nil {
+		return x.Commit
+	}
+	return ""
+}
+
+func (x *WorkloadFacts) GetEvent() string {
+	if x != nil {
+		return x.Event
+	}
+	return ""
+}
+
+func (x *WorkloadFacts) GetRunner() string {
+	if x != nil {
+		return x.Runner
+	}
+	return ""
+}
+
+func (x *WorkloadFacts) GetEnvironment() string {
+	if x != nil {
+		return x.Environment
+	}
+	return ""
+}
+
+func (x *WorkloadFacts) GetBuildConfigUri() string {
+	if x != nil {
+		return x.BuildConfigUri
+	}
+	return ""
+}
+
+func (x *WorkloadFacts) GetBuildConfigDigest() string {
+	if x != nil {
+		return x.BuildConfigDigest
+	}
+	return ""
+}
+
+func (x *WorkloadFacts) GetInvocationId() string {
+	if x != nil {
+		return x.InvocationId
+	}
+	return ""
+}
+
+func (x *WorkloadFacts) GetProperties() []string {
+	if x != nil {
+		return x.Properties
+	}
+	return nil
+}
+
+func (x *WorkloadFacts) GetPullRequest() bool {
+	if x != nil {
+		return x.PullRequest
+	}
+	return false
+}
+
+// HumanFacts are what the company's identity provider says of a person.
+type HumanFacts struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Subject string                 `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
+	// Only where the provider says that it verified it.
+	Email         string   `protobuf:"bytes,2,opt,name=email,proto3" json:"email,omitempty"`
+	Name          string   `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Groups        []string `protobuf:"bytes,4,rep,name=groups,proto3" json:"groups,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HumanFacts) Reset() {
+	*x = HumanFacts{}
+	mi := &file_assay_v1_types_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HumanFacts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HumanFacts) ProtoMessage() {}
+
+func (x *HumanFacts) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_types_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HumanFacts.ProtoReflect.Descriptor instead.
+func (*HumanFacts) Descriptor() ([]byte, []int) {
+	return file_assay_v1_types_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *HumanFacts) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *HumanFacts) GetEmail() string {
+	if x != nil {
+		return x.Email
+	}
+	return ""
+}
+
+func (x *HumanFacts) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HumanFacts) GetGroups() []string {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
 // Caller is who the service holds the other side of a session to be. Every
 // field comes from a verified credential.
 type Caller struct {
@@ -434,13 +981,22 @@ type Caller struct {
 	// The SLSA Build level the builder reaches, 0 to 3.
 	SlsaBuildLevel int32                `protobuf:"varint,5,opt,name=slsa_build_level,json=slsaBuildLevel,proto3" json:"slsa_build_level,omitempty"`
 	GithubActions  *GitHubActionsClaims `protobuf:"bytes,6,opt,name=github_actions,json=githubActions,proto3" json:"github_actions,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	Codebuild      *CodeBuildFacts      `protobuf:"bytes,7,opt,name=codebuild,proto3" json:"codebuild,omitempty"`
+	AwsRole        *AWSRoleFacts        `protobuf:"bytes,8,opt,name=aws_role,json=awsRole,proto3" json:"aws_role,omitempty"`
+	Workload       *WorkloadFacts       `protobuf:"bytes,9,opt,name=workload,proto3" json:"workload,omitempty"`
+	Human          *HumanFacts          `protobuf:"bytes,10,opt,name=human,proto3" json:"human,omitempty"`
+	// Why the level is lower than the builder's best, as stable words:
+	// "debug-session", "insecure-ssl". docs/slsa.md lists them.
+	Downgrades []string `protobuf:"bytes,11,rep,name=downgrades,proto3" json:"downgrades,omitempty"`
+	// The roles that the configuration binds to this caller.
+	Roles         []string `protobuf:"bytes,12,rep,name=roles,proto3" json:"roles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Caller) Reset() {
 	*x = Caller{}
-	mi := &file_assay_v1_types_proto_msgTypes[1]
+	mi := &file_assay_v1_types_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -452,7 +1008,7 @@ func (x *Caller) String() string {
 func (*Caller) ProtoMessage() {}
 
 func (x *Caller) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_types_proto_msgTypes[1]
+	mi := &file_assay_v1_types_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -465,7 +1021,7 @@ func (x *Caller) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Caller.ProtoReflect.Descriptor instead.
 func (*Caller) Descriptor() ([]byte, []int) {
-	return file_assay_v1_types_proto_rawDescGZIP(), []int{1}
+	return file_assay_v1_types_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Caller) GetKind() CallerKind {
@@ -510,6 +1066,48 @@ func (x *Caller) GetGithubActions() *GitHubActionsClaims {
 	return nil
 }
 
+func (x *Caller) GetCodebuild() *CodeBuildFacts {
+	if x != nil {
+		return x.Codebuild
+	}
+	return nil
+}
+
+func (x *Caller) GetAwsRole() *AWSRoleFacts {
+	if x != nil {
+		return x.AwsRole
+	}
+	return nil
+}
+
+func (x *Caller) GetWorkload() *WorkloadFacts {
+	if x != nil {
+		return x.Workload
+	}
+	return nil
+}
+
+func (x *Caller) GetHuman() *HumanFacts {
+	if x != nil {
+		return x.Human
+	}
+	return nil
+}
+
+func (x *Caller) GetDowngrades() []string {
+	if x != nil {
+		return x.Downgrades
+	}
+	return nil
+}
+
+func (x *Caller) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
 // Subject is an artifact, as an in-toto ResourceDescriptor names it.
 type Subject struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -527,7 +1125,7 @@ type Subject struct {
 
 func (x *Subject) Reset() {
 	*x = Subject{}
-	mi := &file_assay_v1_types_proto_msgTypes[2]
+	mi := &file_assay_v1_types_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -539,7 +1137,7 @@ func (x *Subject) String() string {
 func (*Subject) ProtoMessage() {}
 
 func (x *Subject) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_types_proto_msgTypes[2]
+	mi := &file_assay_v1_types_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -552,7 +1150,7 @@ func (x *Subject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subject.ProtoReflect.Descriptor instead.
 func (*Subject) Descriptor() ([]byte, []int) {
-	return file_assay_v1_types_proto_rawDescGZIP(), []int{2}
+	return file_assay_v1_types_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Subject) GetName() string {
@@ -610,15 +1208,17 @@ type Attestation struct {
 	LogIndex     int64                  `protobuf:"varint,11,opt,name=log_index,json=logIndex,proto3" json:"log_index,omitempty"`
 	// The Sigstore bundle, application/vnd.dev.sigstore.bundle.v0.3+json. Left
 	// out of lists unless asked for.
-	Bundle        []byte  `protobuf:"bytes,12,opt,name=bundle,proto3" json:"bundle,omitempty"`
-	Caller        *Caller `protobuf:"bytes,13,opt,name=caller,proto3" json:"caller,omitempty"`
+	Bundle []byte  `protobuf:"bytes,12,opt,name=bundle,proto3" json:"bundle,omitempty"`
+	Caller *Caller `protobuf:"bytes,13,opt,name=caller,proto3" json:"caller,omitempty"`
+	// Why slsa_build_level is lower than the builder's best. docs/slsa.md lists them.
+	Downgrades    []string `protobuf:"bytes,14,rep,name=downgrades,proto3" json:"downgrades,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Attestation) Reset() {
 	*x = Attestation{}
-	mi := &file_assay_v1_types_proto_msgTypes[3]
+	mi := &file_assay_v1_types_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -630,7 +1230,7 @@ func (x *Attestation) String() string {
 func (*Attestation) ProtoMessage() {}
 
 func (x *Attestation) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_types_proto_msgTypes[3]
+	mi := &file_assay_v1_types_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -643,7 +1243,7 @@ func (x *Attestation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attestation.ProtoReflect.Descriptor instead.
 func (*Attestation) Descriptor() ([]byte, []int) {
-	return file_assay_v1_types_proto_rawDescGZIP(), []int{3}
+	return file_assay_v1_types_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Attestation) GetAttestationId() string {
@@ -737,11 +1337,18 @@ func (x *Attestation) GetCaller() *Caller {
 	return nil
 }
 
+func (x *Attestation) GetDowngrades() []string {
+	if x != nil {
+		return x.Downgrades
+	}
+	return nil
+}
+
 var File_assay_v1_types_proto protoreflect.FileDescriptor
 
 const file_assay_v1_types_proto_rawDesc = "" +
 	"\n" +
-	"\x14assay/v1/types.proto\x12\bassay.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x06\n" +
+	"\x14assay/v1/types.proto\x12\bassay.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb6\a\n" +
 	"\x13GitHubActionsClaims\x12\x1e\n" +
 	"\n" +
 	"repository\x18\x01 \x01(\tR\n" +
@@ -772,7 +1379,69 @@ const file_assay_v1_types_proto_rawDesc = "" +
 	"\x05actor\x18\x15 \x01(\tR\x05actor\x12\x19\n" +
 	"\bactor_id\x18\x16 \x01(\x03R\aactorId\x12\x1d\n" +
 	"\n" +
-	"server_url\x18\x17 \x01(\tR\tserverUrl\"\xfc\x01\n" +
+	"server_url\x18\x17 \x01(\tR\tserverUrl\x12#\n" +
+	"\rref_protected\x18\x18 \x01(\tR\frefProtected\x123\n" +
+	"\x15repository_properties\x18\x19 \x03(\tR\x14repositoryProperties\x12!\n" +
+	"\fpull_request\x18\x1a \x01(\bR\vpullRequest\x12'\n" +
+	"\x0fhead_repository\x18\x1b \x01(\tR\x0eheadRepository\"\xaf\x04\n" +
+	"\x0eCodeBuildFacts\x12\x1b\n" +
+	"\tbuild_arn\x18\x01 \x01(\tR\bbuildArn\x12\x1f\n" +
+	"\vproject_arn\x18\x02 \x01(\tR\n" +
+	"projectArn\x12!\n" +
+	"\fbuild_number\x18\x03 \x01(\x03R\vbuildNumber\x12&\n" +
+	"\x0fbuild_batch_arn\x18\x04 \x01(\tR\rbuildBatchArn\x12\x1c\n" +
+	"\tinitiator\x18\x05 \x01(\tR\tinitiator\x12!\n" +
+	"\fservice_role\x18\x06 \x01(\tR\vserviceRole\x12\x12\n" +
+	"\x04mode\x18\a \x01(\tR\x04mode\x12\x1f\n" +
+	"\vsource_type\x18\b \x01(\tR\n" +
+	"sourceType\x12'\n" +
+	"\x0fsource_location\x18\t \x01(\tR\x0esourceLocation\x12%\n" +
+	"\x0esource_version\x18\n" +
+	" \x01(\tR\rsourceVersion\x126\n" +
+	"\x17resolved_source_version\x18\v \x01(\tR\x15resolvedSourceVersion\x12\x14\n" +
+	"\x05image\x18\f \x01(\tR\x05image\x12'\n" +
+	"\x0fprivileged_mode\x18\r \x01(\bR\x0eprivilegedMode\x12\x1c\n" +
+	"\toverrides\x18\x0e \x03(\tR\toverrides\x129\n" +
+	"\n" +
+	"start_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\"\xa2\x02\n" +
+	"\fAWSRoleFacts\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x19\n" +
+	"\brole_arn\x18\x02 \x01(\tR\aroleArn\x12!\n" +
+	"\fsession_name\x18\x03 \x01(\tR\vsessionName\x12\x10\n" +
+	"\x03via\x18\x04 \x01(\tR\x03via\x12'\n" +
+	"\x0forganization_id\x18\x05 \x01(\tR\x0eorganizationId\x12%\n" +
+	"\x0eprincipal_tags\x18\x06 \x03(\tR\rprincipalTags\x12.\n" +
+	"\x13lambda_function_arn\x18\a \x01(\tR\x11lambdaFunctionArn\x12(\n" +
+	"\x10ec2_instance_arn\x18\b \x01(\tR\x0eec2InstanceArn\"\xff\x03\n" +
+	"\rWorkloadFacts\x12\x1a\n" +
+	"\bplatform\x18\x01 \x01(\tR\bplatform\x12\x18\n" +
+	"\asubject\x18\x02 \x01(\tR\asubject\x12\x18\n" +
+	"\aaccount\x18\x03 \x01(\tR\aaccount\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x04 \x01(\tR\taccountId\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x05 \x01(\tR\n" +
+	"repository\x12#\n" +
+	"\rrepository_id\x18\x06 \x01(\tR\frepositoryId\x12\x10\n" +
+	"\x03ref\x18\a \x01(\tR\x03ref\x12\x16\n" +
+	"\x06commit\x18\b \x01(\tR\x06commit\x12\x14\n" +
+	"\x05event\x18\t \x01(\tR\x05event\x12\x16\n" +
+	"\x06runner\x18\n" +
+	" \x01(\tR\x06runner\x12 \n" +
+	"\venvironment\x18\v \x01(\tR\venvironment\x12(\n" +
+	"\x10build_config_uri\x18\f \x01(\tR\x0ebuildConfigUri\x12.\n" +
+	"\x13build_config_digest\x18\r \x01(\tR\x11buildConfigDigest\x12#\n" +
+	"\rinvocation_id\x18\x0e \x01(\tR\finvocationId\x12\x1e\n" +
+	"\n" +
+	"properties\x18\x0f \x03(\tR\n" +
+	"properties\x12!\n" +
+	"\fpull_request\x18\x10 \x01(\bR\vpullRequest\"h\n" +
+	"\n" +
+	"HumanFacts\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\x12\x14\n" +
+	"\x05email\x18\x02 \x01(\tR\x05email\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x16\n" +
+	"\x06groups\x18\x04 \x03(\tR\x06groups\"\xfe\x03\n" +
 	"\x06Caller\x12(\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x14.assay.v1.CallerKindR\x04kind\x12\x16\n" +
 	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x12!\n" +
@@ -780,7 +1449,16 @@ const file_assay_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"builder_id\x18\x04 \x01(\tR\tbuilderId\x12(\n" +
 	"\x10slsa_build_level\x18\x05 \x01(\x05R\x0eslsaBuildLevel\x12D\n" +
-	"\x0egithub_actions\x18\x06 \x01(\v2\x1d.assay.v1.GitHubActionsClaimsR\rgithubActions\"\xff\x01\n" +
+	"\x0egithub_actions\x18\x06 \x01(\v2\x1d.assay.v1.GitHubActionsClaimsR\rgithubActions\x126\n" +
+	"\tcodebuild\x18\a \x01(\v2\x18.assay.v1.CodeBuildFactsR\tcodebuild\x121\n" +
+	"\baws_role\x18\b \x01(\v2\x16.assay.v1.AWSRoleFactsR\aawsRole\x123\n" +
+	"\bworkload\x18\t \x01(\v2\x17.assay.v1.WorkloadFactsR\bworkload\x12*\n" +
+	"\x05human\x18\n" +
+	" \x01(\v2\x14.assay.v1.HumanFactsR\x05human\x12\x1e\n" +
+	"\n" +
+	"downgrades\x18\v \x03(\tR\n" +
+	"downgrades\x12\x14\n" +
+	"\x05roles\x18\f \x03(\tR\x05roles\"\xff\x01\n" +
 	"\aSubject\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x125\n" +
 	"\x06digest\x18\x02 \x03(\v2\x1d.assay.v1.Subject.DigestEntryR\x06digest\x12*\n" +
@@ -789,7 +1467,7 @@ const file_assay_v1_types_proto_rawDesc = "" +
 	"\x04size\x18\x05 \x01(\x03R\x04size\x1a9\n" +
 	"\vDigestEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe1\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x81\x05\n" +
 	"\vAttestation\x12%\n" +
 	"\x0eattestation_id\x18\x01 \x01(\tR\rattestationId\x12%\n" +
 	"\x0epredicate_type\x18\x02 \x01(\tR\rpredicateType\x12-\n" +
@@ -808,7 +1486,10 @@ const file_assay_v1_types_proto_rawDesc = "" +
 	"createTime\x12\x1b\n" +
 	"\tlog_index\x18\v \x01(\x03R\blogIndex\x12\x16\n" +
 	"\x06bundle\x18\f \x01(\fR\x06bundle\x12(\n" +
-	"\x06caller\x18\r \x01(\v2\x10.assay.v1.CallerR\x06caller\x1a?\n" +
+	"\x06caller\x18\r \x01(\v2\x10.assay.v1.CallerR\x06caller\x12\x1e\n" +
+	"\n" +
+	"downgrades\x18\x0e \x03(\tR\n" +
+	"downgrades\x1a?\n" +
 	"\x11SourceDigestEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*\xaf\x01\n" +
@@ -843,34 +1524,43 @@ func file_assay_v1_types_proto_rawDescGZIP() []byte {
 }
 
 var file_assay_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_assay_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_assay_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_assay_v1_types_proto_goTypes = []any{
 	(CallerKind)(0),               // 0: assay.v1.CallerKind
 	(ArtifactKind)(0),             // 1: assay.v1.ArtifactKind
 	(DigestOrigin)(0),             // 2: assay.v1.DigestOrigin
 	(*GitHubActionsClaims)(nil),   // 3: assay.v1.GitHubActionsClaims
-	(*Caller)(nil),                // 4: assay.v1.Caller
-	(*Subject)(nil),               // 5: assay.v1.Subject
-	(*Attestation)(nil),           // 6: assay.v1.Attestation
-	nil,                           // 7: assay.v1.Subject.DigestEntry
-	nil,                           // 8: assay.v1.Attestation.SourceDigestEntry
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*CodeBuildFacts)(nil),        // 4: assay.v1.CodeBuildFacts
+	(*AWSRoleFacts)(nil),          // 5: assay.v1.AWSRoleFacts
+	(*WorkloadFacts)(nil),         // 6: assay.v1.WorkloadFacts
+	(*HumanFacts)(nil),            // 7: assay.v1.HumanFacts
+	(*Caller)(nil),                // 8: assay.v1.Caller
+	(*Subject)(nil),               // 9: assay.v1.Subject
+	(*Attestation)(nil),           // 10: assay.v1.Attestation
+	nil,                           // 11: assay.v1.Subject.DigestEntry
+	nil,                           // 12: assay.v1.Attestation.SourceDigestEntry
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
 }
 var file_assay_v1_types_proto_depIdxs = []int32{
-	0, // 0: assay.v1.Caller.kind:type_name -> assay.v1.CallerKind
-	3, // 1: assay.v1.Caller.github_actions:type_name -> assay.v1.GitHubActionsClaims
-	7, // 2: assay.v1.Subject.digest:type_name -> assay.v1.Subject.DigestEntry
-	1, // 3: assay.v1.Subject.kind:type_name -> assay.v1.ArtifactKind
-	2, // 4: assay.v1.Subject.origin:type_name -> assay.v1.DigestOrigin
-	5, // 5: assay.v1.Attestation.subjects:type_name -> assay.v1.Subject
-	8, // 6: assay.v1.Attestation.source_digest:type_name -> assay.v1.Attestation.SourceDigestEntry
-	9, // 7: assay.v1.Attestation.create_time:type_name -> google.protobuf.Timestamp
-	4, // 8: assay.v1.Attestation.caller:type_name -> assay.v1.Caller
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	13, // 0: assay.v1.CodeBuildFacts.start_time:type_name -> google.protobuf.Timestamp
+	0,  // 1: assay.v1.Caller.kind:type_name -> assay.v1.CallerKind
+	3,  // 2: assay.v1.Caller.github_actions:type_name -> assay.v1.GitHubActionsClaims
+	4,  // 3: assay.v1.Caller.codebuild:type_name -> assay.v1.CodeBuildFacts
+	5,  // 4: assay.v1.Caller.aws_role:type_name -> assay.v1.AWSRoleFacts
+	6,  // 5: assay.v1.Caller.workload:type_name -> assay.v1.WorkloadFacts
+	7,  // 6: assay.v1.Caller.human:type_name -> assay.v1.HumanFacts
+	11, // 7: assay.v1.Subject.digest:type_name -> assay.v1.Subject.DigestEntry
+	1,  // 8: assay.v1.Subject.kind:type_name -> assay.v1.ArtifactKind
+	2,  // 9: assay.v1.Subject.origin:type_name -> assay.v1.DigestOrigin
+	9,  // 10: assay.v1.Attestation.subjects:type_name -> assay.v1.Subject
+	12, // 11: assay.v1.Attestation.source_digest:type_name -> assay.v1.Attestation.SourceDigestEntry
+	13, // 12: assay.v1.Attestation.create_time:type_name -> google.protobuf.Timestamp
+	8,  // 13: assay.v1.Attestation.caller:type_name -> assay.v1.Caller
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_assay_v1_types_proto_init() }
@@ -884,7 +1574,7 @@ func file_assay_v1_types_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_assay_v1_types_proto_rawDesc), len(file_assay_v1_types_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   6,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
