@@ -138,7 +138,7 @@ func (c claims) date(name string) (t time.Time, ok bool, err error) {
 }
 
 // checkTimes holds exp, iat and nbf against the clock and returns exp.
-func (v *Verifier) checkTimes(c claims) (time.Time, error) {
+func (v *Verifier) checkTimes(c claims, lifetime time.Duration) (time.Time, error) {
 	var dates [3]time.Time
 	for i, name := range [...]string{"exp", "iat", "nbf"} {
 		t, ok, err := c.date(name)
@@ -154,8 +154,8 @@ func (v *Verifier) checkTimes(c claims) (time.Time, error) {
 	switch {
 	case !exp.After(iat):
 		return exp, refusal.New(CodeTokenClaimInvalid, "claim exp is not after iat")
-	case exp.Sub(iat) > v.lifetime:
-		return exp, refusal.New(CodeTokenLifetimeTooLong, "token lives %s; the limit is %s", exp.Sub(iat), v.lifetime)
+	case exp.Sub(iat) > lifetime:
+		return exp, refusal.New(CodeTokenLifetimeTooLong, "token lives %s; the limit is %s", exp.Sub(iat), lifetime)
 	case !now.Before(exp.Add(v.skew)): // RFC 7519 4.1.4: on or after exp it MUST NOT be accepted
 		return exp, refusal.New(CodeTokenExpired, "token expired %s ago; skew allowed is %s", now.Sub(exp).Round(time.Second), v.skew)
 	case iat.After(now.Add(v.skew)):
@@ -168,7 +168,7 @@ func (v *Verifier) checkTimes(c claims) (time.Time, error) {
 
 // checkAudience wants exactly one audience, and that one ours. A token that is
 // also for somebody else can be replayed here by them (CVE-2026-44428).
-func (v *Verifier) checkAudience(c claims) error {
+func checkAudience(c claims, ours []string) error {
 	raw, ok := c["aud"]
 	if !ok {
 		return refusal.New(CodeTokenClaimMissing, "claim aud is missing")
@@ -198,8 +198,8 @@ func (v *Verifier) checkAudience(c claims) error {
 	if len(auds) != 1 {
 		return refusal.New(CodeTokenAudienceMismatch, "token has %d audiences; exactly one is accepted", len(auds))
 	}
-	if !slices.Contains(v.audience, auds[0]) {
-		return refusal.New(CodeTokenAudienceMismatch, "token is for audience %.200q, this service is %q", auds[0], v.audience)
+	if !slices.Contains(ours, auds[0]) {
+		return refusal.New(CodeTokenAudienceMismatch, "token is for audience %.200q, this service is %q", auds[0], ours)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"context"
 	"fmt"
 	"regexp"
 	"slices"
@@ -16,6 +17,7 @@ const CodeCallerNotAllowed refusal.Code = "CALLER_NOT_ALLOWED"
 var (
 	reRepository = regexp.MustCompile(`^[A-Za-z0-9_-]+/[A-Za-z0-9._-]+$`)
 	reCommit     = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
+	reProperty   = regexp.MustCompile(`^[A-Za-z0-9_$#.-]{1,100}$`)
 	reEventName  = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
 	// git check-ref-format, as far as a regular expression can say it.
 	reRef         = regexp.MustCompile(`^refs/[^ ~^:?*\[\\]+$`)
@@ -24,7 +26,7 @@ var (
 
 // gitHubCaller reads GitHub's claims into a Caller and asks whether that caller
 // is allowed. Claims that are not named here are not read; sub is one of them.
-func (is *issuer) gitHubCaller(c claims) (*Caller, error) {
+func (is *issuer) gitHubCaller(ctx context.Context, c claims) (*Caller, error) {
 	g, err := readGitHub(c)
 	if err != nil {
 		return nil, err
@@ -38,12 +40,17 @@ func (is *issuer) gitHubCaller(c claims) (*Caller, error) {
 	if len(is.AllowedRepositoryIDs) > 0 && !slices.Contains(is.AllowedRepositoryIDs, g.RepositoryID) {
 		return nil, refusal.New(CodeCallerNotAllowed, "repository %s (id %d) is not allowed", g.Repository, g.RepositoryID)
 	}
+	// The API is asked last, so that nobody who may not call makes us ask it.
+	if is.recheck != nil {
+		if err := is.recheck.check(ctx, g); err != nil {
+			return nil, err
+		}
+	}
 	return &Caller{
 		Kind:        KindGitHubActions,
 		Issuer:      is.URL,
 		DisplayName: fmt.Sprintf("%s@%s run %d/%d", g.Repository, g.Ref, g.RunID, g.RunAttempt),
 		GitHub:      g,
-		Sandbox:     is.Sandbox,
 	}, nil
 }
 
@@ -106,7 +113,30 @@ func readGitHub(c claims) (*GitHubActions, error) {
 	if owner, _, _ := strings.Cut(g.Repository, "/"); owner != g.RepositoryOwner {
 		return nil, refusal.New(CodeTokenClaimInvalid, "claim repository_owner %.100q is not the owner of repository %.100q", g.RepositoryOwner, g.Repository)
 	}
-	return g, nil
+	var err error
+	g.Properties, err = readProperties(c)
+	return g, err
+}
+
+// propertyPrefix begins the claims that hold the repository's custom properties.
+// Which of them stand in a token is the organisation's choice, and their values
+// are set by whoever the organisation lets: facts for rules, and no identity.
+const propertyPrefix = "repo_property_"
+
+func readProperties(c claims) ([]string, error) {
+	names := make(map[string]string)
+	for claim := range c {
+		name, ok := strings.CutPrefix(claim, propertyPrefix)
+		if !ok {
+			continue
+		}
+		// "a=b" of value "c" would read as "a" of value "b=c".
+		if !reProperty.MatchString(name) {
+			return nil, refusal.New(CodeTokenClaimInvalid, "claim %.100q does not name a custom property", claim)
+		}
+		names[claim] = name
+	}
+	return c.properties(names)
 }
 
 func oneOf(allowed ...string) func(string) bool {

@@ -65,16 +65,21 @@ type env struct {
 	intercept func(http.ResponseWriter, *http.Request) bool
 }
 
-func newEnv(tb testing.TB) *env {
+// newEnv runs an issuer of GitHub Actions or, given a job, of its platform.
+func newEnv(tb testing.TB, job ...oidctest.Claims) *env {
 	tb.Helper()
 	e := &env{clock: newClock()}
 	srv := httptest.NewUnstartedServer(nil)
-	var err error
-	e.issuer, err = oidctest.New(oidctest.Config{
+	cfg := oidctest.Config{
 		BaseURL: "http://" + srv.Listener.Addr().String(),
 		Now:     e.clock.Now,
 		Key:     testKey(),
-	})
+	}
+	if len(job) > 0 {
+		cfg.Job = job[0]
+	}
+	var err error
+	e.issuer, err = oidctest.New(cfg)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -110,6 +115,19 @@ func (e *env) verifier(tb testing.TB, edit ...func(*Config)) *Verifier {
 		tb.Fatal(err)
 	}
 	return v
+}
+
+// verifierOf returns a Verifier of the one issuer that ic says, at e's address.
+func (e *env) verifierOf(tb testing.TB, ic IssuerConfig, edit ...func(*Config)) *Verifier {
+	tb.Helper()
+	ic.URL = e.issuer.URL()
+	return e.verifier(tb, append([]func(*Config){func(c *Config) { c.Issuers = []IssuerConfig{ic} }}, edit...)...)
+}
+
+// verify verifies a token of the job with claims laid over it.
+func (e *env) verify(tb testing.TB, v *Verifier, over ...oidctest.Claims) (*Verified, error) {
+	tb.Helper()
+	return v.VerifyOIDC(tb.Context(), e.issuer.Mint(testAudience, over...))
 }
 
 func wantCode(tb testing.TB, err error, want refusal.Code) {

@@ -338,9 +338,9 @@ func FuzzParseClaims(f *testing.F) {
 			wantCode(t, err, CodeTokenMalformed)
 			return
 		}
-		_ = v.checkAudience(c)
-		_, _ = v.checkTimes(c)
-		caller, err := is.gitHubCaller(c)
+		_ = checkAudience(c, v.audience)
+		_, _ = v.checkTimes(c, v.lifetime)
+		caller, err := is.gitHubCaller(t.Context(), c)
 		if err != nil {
 			if refusal.CodeOf(err) == "" {
 				t.Fatalf("an error without a code: %v", err)

@@ -17,16 +17,34 @@
 //     own host, at most an hour old, fetched again when a kid is unknown but no
 //     more than once in ten seconds;
 //  5. the signature is right. No claim but iss is looked at before this;
-//  6. aud is exactly one of this deployment's names and nothing besides; exp, iat
-//     and nbf are exact integers, within the clock skew and the longest lifetime
-//     allowed; jti is there;
-//  7. the platform's claims are complete and well formed;
-//  8. the owner is one that the configuration allows, compared as an integer. A
-//     GitHub token can come from anybody on GitHub, so an issuer without allowed
-//     owners is refused when the Verifier is made.
+//  6. aud is exactly one of this deployment's names, or for people the client id,
+//     and nothing besides; exp, iat and nbf are exact integers, within the clock
+//     skew and the longest lifetime allowed;
+//  7. jti is there. Buildkite and many identity providers set none: the token is
+//     then named by the hash of what is signed;
+//  8. the platform's claims are complete and well formed, and the caller is one
+//     that the configuration allows: compared whole, ids as integers or digit for
+//     digit, never by pattern. An issuer serves the world, or a whole company, so
+//     one without such a list is refused when the Verifier is made;
+//  9. where the configuration asks for it, the platform's own API agrees: GitHub's
+//     about the run, CodeBuild's about the build that a pinned tag names.
 //
-// The answer, Verified, carries the facts and the replay key (iss and jti).
-// Other kinds of credential are other methods that return a *Verified.
+// The answer, Verified, carries the facts and the replay key.
+//
+// The types of issuers differ in what their claims become:
+//
+//	github-actions    a job of GitHub Actions (GitHubActions)
+//	gitlab, buildkite a job, by a ClaimMapping that is data (Workload)
+//	workload          anything else, by a configured ClaimMapping (Workload)
+//	aws-web-identity  a role of one AWS account (AWSRole), or a build of CodeBuild
+//	                  where an SCP pins the tag that names it (CodeBuild)
+//	human             a person (Human)
+//
+// Other kinds of credential are other ways to a *Verified: AWS.VerifyProof takes a
+// signed request of sts:GetCallerIdentity, and Certificates.Verify the client
+// certificate of a TLS connection. A certificate is good for a workload's name
+// only: exactly one SPIFFE ID or, without URI, exactly one DNS name, each listed
+// whole for the one authority that vouches for it.
 //
 // # Sessions
 //
@@ -45,6 +63,10 @@
 //		Issuers: []identity.IssuerConfig{{
 //			URL:             "https://token.actions.githubusercontent.com",
 //			AllowedOwnerIDs: []int64{9919},
+//		}, {
+//			URL:   "https://gitlab.example.com",
+//			Type:  identity.TypeGitLab,
+//			Allow: map[string][]string{"namespace_id": {"72"}},
 //		}},
 //	})
 //	…
@@ -60,9 +82,13 @@ import "time"
 type Verified struct {
 	Caller *Caller
 	// ReplayKey names the credential among all credentials of all issuers:
-	// iss, NUL, jti. Neither part can contain a NUL.
+	// iss, NUL, jti; or iss, two NULs and the hash of a token that has no jti. No
+	// part can contain a NUL.
 	ReplayKey string
 	// ExpiresAt is the end of the credential, skew included: from then on the
 	// Verifier refuses it by itself, and its replay key may be forgotten.
 	ExpiresAt time.Time
+	// NotAfter, if not zero, is when a session opened for the credential ends at
+	// the latest: the end of a client certificate.
+	NotAfter time.Time
 }

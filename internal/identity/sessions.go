@@ -115,7 +115,14 @@ func (s *Sessions) Open(ctx context.Context, v *Verified) (token string, expires
 	}
 	// Stores keep milliseconds or seconds; what the record's MAC covers must come
 	// back from the store unchanged.
-	expires = s.now().Add(s.ttl).Truncate(time.Second)
+	now := s.now()
+	expires = now.Add(s.ttl).Truncate(time.Second)
+	if end := v.NotAfter.Truncate(time.Second); !v.NotAfter.IsZero() && end.Before(expires) {
+		if !now.Before(end) {
+			return "", time.Time{}, refusal.New(CodeSessionExpired, "the credential ended at %s", end.UTC().Format(time.RFC3339))
+		}
+		expires = end
+	}
 	var id [16]byte
 	rand.Read(id[:]) // never fails: crypto/rand ends the program instead
 	record := s.seal(id, expires, caller)

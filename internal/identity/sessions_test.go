@@ -175,6 +175,32 @@ func TestSessionTTL(t *testing.T) {
 }
 
 // Every token but the one that was made is refused, before the store is asked.
+// A session does not outlive the credential that says when it ends.
+func TestSessionEndsWithItsCredential(t *testing.T) {
+	clk := newClock()
+	s := NewSessions(bytes.Repeat([]byte{7}, SessionKeyBytes), newMemStore(), 0, clk.Now)
+	for name, c := range map[string]struct {
+		notAfter time.Time
+		want     time.Time
+		code     refusal.Code
+	}{
+		"none":           {time.Time{}, clk.Now().Add(MaxSessionTTL), ""},
+		"after":          {clk.Now().Add(time.Hour), clk.Now().Add(MaxSessionTTL), ""},
+		"before":         {clk.Now().Add(time.Minute), clk.Now().Add(time.Minute), ""},
+		"between two":    {clk.Now().Add(time.Minute + 900*time.Millisecond), clk.Now().Add(time.Minute), ""},
+		"now":            {clk.Now(), time.Time{}, CodeSessionExpired},
+		"less than that": {clk.Now().Add(-time.Hour), time.Time{}, CodeSessionExpired},
+	} {
+		t.Run(name, func(t *testing.T) {
+			token, expires, err := s.Open(t.Context(), &Verified{Caller: testCaller(), ReplayKey: name, ExpiresAt: clk.Now(), NotAfter: c.notAfter})
+			wantCode(t, err, c.code)
+			if !expires.Equal(c.want) || (token == "") != (c.code != "") {
+				t.Errorf("ends %s; want %s", expires, c.want)
+			}
+		})
+	}
+}
+
 func TestAlteredSessionTokens(t *testing.T) {
 	clk, store := newClock(), newMemStore()
 	s := NewSessions(testSessionKey, store, 0, clk.Now)

@@ -2,11 +2,12 @@ package identity
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -28,38 +29,6 @@ const (
 	maxLifetime      = 24 * time.Hour
 )
 
-// TypeGitHubActions is the IssuerConfig.Type of GitHub Actions, whether
-// github.com, a data residency host or GitHub Enterprise Server.
-const TypeGitHubActions = "github-actions"
-
-// IssuerConfig is one issuer whose tokens are believed.
-type IssuerConfig struct {
-	// URL is the issuer, exactly as it stands in its tokens' iss claim. It is
-	// compared byte for byte, never by prefix or pattern. https, or http on
-	// loopback.
-	URL string
-	// Type says which claims to expect. Default and only type: "github-actions".
-	Type string
-	// AllowedOwnerIDs are the numeric ids of the GitHub organisations and users
-	// whose repositories may call. Required: every GitHub user in the world can
-	// get a token of GitHub's issuer, naming this service.
-	AllowedOwnerIDs []int64
-	// AllowedRepositoryIDs narrows the owners to some repositories. Empty: all.
-	AllowedRepositoryIDs []int64
-	// Sandbox marks an issuer that vouches for nothing real. Only an issuer on
-	// loopback can be one.
-	Sandbox bool
-	// Algorithms the issuer signs with. Default RS256. Possible: RS256, PS256,
-	// ES256, ES384, EdDSA.
-	Algorithms []string
-	// JWKSURI is where the issuer's keys are, if not on the issuer's own host.
-	// The discovery document must name exactly this.
-	JWKSURI string
-	// ServerURL is the GitHub server that repository names are relative to.
-	// Default https://github.com.
-	ServerURL string
-}
-
 // Config configures a Verifier.
 type Config struct {
 	// Audience are the names of this deployment, normally its URL. A token names
@@ -68,10 +37,14 @@ type Config struct {
 	Audience []string
 	// Issuers may be empty: every token is then refused with ISSUER_UNKNOWN.
 	Issuers []IssuerConfig
+	// Builds reads the build that a web identity token names. Required if an
+	// issuer has a BuildTag.
+	Builds BuildReader
 	// ClockSkew is how far clocks may differ. Default 60 s, at most 5 min;
 	// negative means none.
 	ClockSkew time.Duration
-	// MaxTokenLifetime bounds exp-iat. Default 1 h, at most 24 h.
+	// MaxTokenLifetime bounds exp-iat, where the issuer has no bound of its own.
+	// Default 1 h, at most 24 h.
 	MaxTokenLifetime time.Duration
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
@@ -94,7 +67,13 @@ type Verifier struct {
 // issuer is one configured issuer with its keys.
 type issuer struct {
 	IssuerConfig
-	keys *keyring
+	keys     *keyring
+	lifetime time.Duration
+	mapping  *mapping    // of a workload
+	builds   BuildReader // of AWS, where a tag names the build
+	recheck  *runRecheck // of GitHub, where configured
+	// read makes a Caller of claims whose signature, audience and times are right.
+	read func(context.Context, claims) (*Caller, error)
 }
 
 // NewVerifier checks the configuration. It sends nothing: keys are fetched when
@@ -131,19 +110,56 @@ func NewVerifier(cfg Config) (*Verifier, error) {
 		client.Transport = cfg.HTTPClient.Transport
 	}
 	for i, ic := range cfg.Issuers {
-		ic.AllowedOwnerIDs, ic.AllowedRepositoryIDs = slices.Clone(ic.AllowedOwnerIDs), slices.Clone(ic.AllowedRepositoryIDs)
-		ic.Algorithms = slices.Clone(ic.Algorithms)
-		if err := ic.complete(); err != nil {
+		is, err := v.newIssuer(ic, cfg.Builds)
+		if err != nil {
 			return nil, refusal.New(CodeIdentityConfigInvalid, "%w", err).InField(fmt.Sprintf("issuers[%d]", i))
 		}
-		if _, ok := v.issuers[ic.URL]; ok {
-			return nil, refusal.New(CodeIdentityConfigInvalid, "issuer %s is there twice", ic.URL).InField(fmt.Sprintf("issuers[%d]", i))
+		if _, ok := v.issuers[is.URL]; ok {
+			return nil, refusal.New(CodeIdentityConfigInvalid, "issuer %s is there twice", is.URL).InField(fmt.Sprintf("issuers[%d]", i))
 		}
-		v.issuers[ic.URL] = &issuer{IssuerConfig: ic, keys: &keyring{
-			issuer: ic.URL, jwksURI: ic.JWKSURI, client: client, timeout: fetchTimeout, now: v.now, log: logger,
-		}}
+		is.keys = &keyring{
+			issuer: is.URL, jwksURI: is.JWKSURI, client: client, timeout: fetchTimeout, now: v.now, log: logger,
+		}
+		if is.recheck != nil {
+			is.recheck.client, is.recheck.log = client, logger
+		}
+		v.issuers[is.URL] = is
 	}
 	return v, nil
+}
+
+// newIssuer checks one issuer's configuration and says how its claims are read.
+func (v *Verifier) newIssuer(ic IssuerConfig, builds BuildReader) (*issuer, error) {
+	ic = ic.clone()
+	if err := ic.complete(); err != nil {
+		return nil, err
+	}
+	is := &issuer{IssuerConfig: ic, lifetime: v.lifetime, builds: builds}
+	if ic.MaxTokenLifetime != 0 {
+		is.lifetime = ic.MaxTokenLifetime
+	}
+	if len(ic.Audience) == 0 {
+		is.Audience = v.audience
+	}
+	var err error
+	switch ic.Type {
+	case TypeGitHubActions:
+		is.read = is.gitHubCaller
+		if ic.Recheck != nil {
+			is.recheck, err = newRunRecheck(ic.Recheck, ic.ServerURL)
+		}
+	case TypeGitLab, TypeBuildkite, TypeWorkload:
+		is.read = func(_ context.Context, c claims) (*Caller, error) { return is.workloadCaller(c) }
+		is.mapping, err = ic.claimMapping().compile()
+	case TypeAWSWebIdentity:
+		is.read = is.webIdentityCaller
+		if ic.BuildTag != "" && builds == nil {
+			err = errors.New("build_tag: there is nothing that reads builds")
+		}
+	case TypeHuman:
+		is.read = func(_ context.Context, c claims) (*Caller, error) { return is.humanCaller(c) }
+	}
+	return is, err
 }
 
 func (v *Verifier) checkConfig(cfg Config) error {
@@ -161,72 +177,6 @@ func (v *Verifier) checkConfig(cfg Config) error {
 		}
 	}
 	return nil
-}
-
-// complete sets the defaults of c and checks the rest.
-func (c *IssuerConfig) complete() error {
-	if c.Type == "" {
-		c.Type = TypeGitHubActions
-	}
-	if c.Type != TypeGitHubActions {
-		return fmt.Errorf("type %q is unknown; %q is known", c.Type, TypeGitHubActions)
-	}
-	loopback, err := checkBaseURL(c.URL)
-	if err != nil {
-		return fmt.Errorf("url: %w", err)
-	}
-	if c.Sandbox && !loopback {
-		return fmt.Errorf("sandbox: %s is not on loopback, so it cannot be a sandbox", c.URL)
-	}
-	if c.JWKSURI != "" {
-		if _, err := checkBaseURL(c.JWKSURI); err != nil {
-			return fmt.Errorf("jwks_uri: %w", err)
-		}
-	}
-	if c.ServerURL == "" {
-		c.ServerURL = "https://github.com"
-	}
-	if _, err := checkBaseURL(c.ServerURL); err != nil {
-		return fmt.Errorf("server_url: %w", err)
-	}
-	if strings.HasSuffix(c.ServerURL, "/") {
-		return fmt.Errorf("server_url %q ends in a slash", c.ServerURL)
-	}
-	if len(c.Algorithms) == 0 {
-		c.Algorithms = []string{"RS256"}
-	}
-	for _, alg := range c.Algorithms {
-		if _, ok := algorithms[alg]; !ok {
-			return fmt.Errorf("algorithm %q is not accepted", alg)
-		}
-	}
-	if len(c.AllowedOwnerIDs) == 0 {
-		return fmt.Errorf("allowed_owner_ids is empty: anybody on GitHub could call")
-	}
-	for _, id := range slices.Concat(c.AllowedOwnerIDs, c.AllowedRepositoryIDs) {
-		if id <= 0 {
-			return fmt.Errorf("allowed id %d is not positive", id)
-		}
-	}
-	return nil
-}
-
-// checkBaseURL accepts an absolute URL that has only one spelling: https, or
-// http on loopback; no user, query or fragment.
-func checkBaseURL(s string) (loopback bool, err error) {
-	u, err := url.Parse(s)
-	if err != nil {
-		return false, fmt.Errorf("%q is not a URL", s)
-	}
-	if u.Hostname() == "" || u.User != nil || u.Opaque != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || u.String() != s {
-		return false, fmt.Errorf("%q is not a plain URL of scheme, host and path", s)
-	}
-	ip := net.ParseIP(u.Hostname())
-	loopback = u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
-	if u.Scheme != "https" && (u.Scheme != "http" || !loopback) {
-		return false, fmt.Errorf("%q is not https", s)
-	}
-	return loopback, nil
 }
 
 // VerifyOIDC checks a token, in the order of the package comment. It does not
@@ -260,20 +210,36 @@ func (v *Verifier) VerifyOIDC(ctx context.Context, token string) (*Verified, err
 	}
 
 	// From here on the claims are the issuer's word.
-	if err := v.checkAudience(c); err != nil {
+	if err := checkAudience(c, is.Audience); err != nil {
 		return nil, err
 	}
-	expires, err := v.checkTimes(c)
+	expires, err := v.checkTimes(c, is.lifetime)
 	if err != nil {
 		return nil, err
+	}
+	replay, err := is.replayKey(c, t)
+	if err != nil {
+		return nil, err
+	}
+	caller, err := is.read(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	caller.Sandbox = is.Sandbox
+	return &Verified{Caller: caller, ReplayKey: replay, ExpiresAt: expires.Add(v.skew)}, nil
+}
+
+// replayKey names the token among all tokens. Buildkite and many identity
+// providers set no jti; their token is named by the hash of what is signed, which
+// has one spelling: a signature can have several, and is not in it.
+func (is *issuer) replayKey(c claims, t *jws) (string, error) {
+	if _, ok := c["jti"]; !ok && is.jtiOptional() {
+		sum := sha256.Sum256([]byte(t.signed))
+		return is.URL + "\x00\x00" + hex.EncodeToString(sum[:]), nil
 	}
 	jti, err := c.str("jti")
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	caller, err := is.gitHubCaller(c)
-	if err != nil {
-		return nil, err
-	}
-	return &Verified{Caller: caller, ReplayKey: iss + "\x00" + jti, ExpiresAt: expires.Add(v.skew)}, nil
+	return is.URL + "\x00" + jti, nil
 }

@@ -39,6 +39,7 @@ func TestVerifyOIDC(t *testing.T) {
 				EventName: "push", Environment: "production", RunnerEnvironment: "github-hosted",
 				RunID: 12345678901234567, RunNumber: 87, RunAttempt: 1,
 				Actor: "octocat", ActorID: 583231, ServerURL: "https://github.com",
+				Properties: []string{"environment=release"},
 			},
 		},
 		ReplayKey: e.issuer.URL() + "\x00one",

@@ -75,8 +75,11 @@ func DefaultJob() Claims {
 	}
 }
 
-// subject is GitHub's default sub for a job.
+// subject is the sub of a job: what the claims say, else GitHub's default.
 func (c Claims) subject() string {
+	if sub := c.text("sub"); sub != "" {
+		return sub
+	}
 	repo := "repo:" + c.text("repository")
 	switch {
 	case c.text("environment") != "":

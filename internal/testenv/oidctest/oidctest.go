@@ -20,7 +20,9 @@
 //	issuer, err := oidctest.New(oidctest.Config{BaseURL: srv.URL})
 //	token := issuer.Mint("https://assay.example.com", oidctest.Claims{"event_name": "release"})
 //
-// Tests that need a token no honest issuer would make use Forge.
+// Tests that need a token no honest issuer would make use Forge. With Config.Job
+// the tokens are those of another platform, which hands them out in another way.
+// NewIdP returns an identity provider for people.
 package oidctest
 
 import (
@@ -57,6 +59,9 @@ type Config struct {
 	TokenLifetime time.Duration
 	// ServerURL is GITHUB_SERVER_URL. Default https://github.com.
 	ServerURL string
+	// Job is what every token says beside iss, aud, jti and the dates. Default
+	// DefaultJob; see GitLabJob, BuildkiteJob and WebIdentity for other platforms.
+	Job Claims
 }
 
 // Issuer issues tokens for one job. It is safe for concurrent use.
@@ -99,7 +104,10 @@ func New(cfg Config) (*Issuer, error) {
 		path: base.Path,
 		idToken: fmt.Sprintf("/_apis/distributedtask/hubs/Actions/plans/%s/jobs/%s/idtoken",
 			uuid.NewString(), uuid.NewString()),
-		job: DefaultJob(),
+		job: cfg.Job.With(nil),
+	}
+	if cfg.Job == nil {
+		i.job = DefaultJob()
 	}
 	return i, i.addKey(cfg.Key)
 }
@@ -174,7 +182,7 @@ func (i *Issuer) Handler() http.Handler {
 
 func (i *Issuer) serveDiscovery(w http.ResponseWriter, _ *http.Request) {
 	i.requests.Add(1)
-	claims := slices.Sorted(maps.Keys(DefaultJob()))
+	claims := slices.Sorted(maps.Keys(i.Job()))
 	writeJSON(w, "application/json", map[string]any{
 		"issuer":                                i.cfg.BaseURL,
 		"jwks_uri":                              i.cfg.BaseURL + "/.well-known/jwks",
