@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
-	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,415 +12,370 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	slsapb "github.com/in-toto/attestation/go/predicates/provenance/v1"
+	statementpb "github.com/in-toto/attestation/go/v1"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 	"google.golang.org/protobuf/encoding/protojson"
-	"pgregory.net/rapid"
 
 	"github.com/assay-build/assay/internal/attest"
 	"github.com/assay-build/assay/internal/identity"
 	"github.com/assay-build/assay/internal/refusal"
-	"github.com/assay-build/assay/internal/testenv/vectors"
 )
 
-var update = flag.Bool("update", false, "rewrite the golden files")
+var update = flag.Bool("update", false, "rewrite the golden files and the generated parts of docs")
 
-const (
-	instance = "https://assay.example.com"
-	sha      = "c27d339ee6075c1f744c5d4b200f7901aad2c369"
-	otherSHA = "0123456789abcdef0123456789abcdef01234567"
-)
+var buildTypeDocs = filepath.Join("..", "..", "docs", "buildtypes")
 
-func caller() *identity.Caller {
-	return &identity.Caller{
-		Kind:        identity.KindGitHubActions,
-		Issuer:      "https://token.actions.githubusercontent.com",
-		DisplayName: "octocat/hello-world@refs/heads/main run 1536140711/2",
-		GitHub: &identity.GitHubActions{
-			Repository: "octocat/hello-world", RepositoryID: 9007199254740993, RepositoryOwner: "octocat", RepositoryOwnerID: 583231,
-			WorkflowRef:    "octocat/hello-world/.github/workflows/release.yml@refs/heads/main",
-			WorkflowSHA:    sha,
-			JobWorkflowRef: "octo-org/builders/.github/workflows/build.yml@refs/tags/v2",
-			JobWorkflowSHA: otherSHA,
-			Ref:            "refs/heads/main", RefType: "branch", SHA: sha, EventName: "push", RunnerEnvironment: "github-hosted",
-			RunID: 1536140711, RunNumber: 12, RunAttempt: 2, Actor: "octocat", ActorID: 583231,
-			ServerURL: "https://github.com",
-		},
+type golden struct {
+	name       string
+	caller     func() *identity.Caller
+	trusting   bool
+	schema     string // the build type's own, "" for GitHub's
+	builder    string
+	level      int
+	downgrades []string
+}
+
+func goldens() []golden {
+	const codeBuild, job, principal = "codebuild-v1", "ci-job-v1", "principal-v1"
+	return []golden{
+		{name: "github-direct", caller: direct, trusting: true, builder: "github-actions/github-hosted", level: 2},
+		{name: "github-reusable", caller: caller, builder: "github-actions/github-hosted", level: 2},
+		{name: "github-trusted-reusable", caller: caller, trusting: true, builder: "github-actions/trusted-workflow", level: 3},
+		{name: "github-pull-request-self-hosted", caller: pullRequest, trusting: true, builder: "github-actions/self-hosted", level: 1},
+		{name: "sandbox", caller: func() *identity.Caller { return sandboxed(caller()) }, trusting: true, builder: "dev"},
+		{name: "codebuild-in-job", caller: inJob, schema: codeBuild, builder: "codebuild/in-job", level: 2},
+		{name: "codebuild-post-build", caller: postBuild, schema: codeBuild, builder: "codebuild/post-build", level: 3},
+		{name: "codebuild-batch", caller: batch, schema: codeBuild, builder: "codebuild/post-build", level: 3},
+		{name: "codebuild-every-override", caller: everyOverride, schema: codeBuild, builder: "codebuild/post-build", level: 1, downgrades: []string{
+			DowngradeDigestUnconfirmed, DowngradeCache, DowngradeDebugSession, DowngradeFileSystems, DowngradeInsecureSSL,
+			DowngradePrivilegedOverride, DowngradeProjectChanged, DowngradeReservedCapacity, DowngradeServiceRoleOverride, DowngradeVariablesRedacted,
+		}},
+		{name: "codebuild-sandbox", caller: func() *identity.Caller { return sandboxed(inJob()) }, schema: codeBuild, builder: "dev"},
+		{name: "gitlab", caller: gitLab, schema: job, builder: "gitlab/hosted", level: 2},
+		{name: "buildkite", caller: buildkite, schema: job, builder: "buildkite/self-hosted", level: 1},
+		{name: "workload", caller: workload, schema: job, builder: "workload", level: 1},
+		{name: "aws-role", caller: awsRole, schema: principal, builder: "aws-role"},
+		{name: "x509", caller: x509, schema: principal, builder: "x509"},
+		{name: "workload-principal", caller: func() *identity.Caller {
+			c := workload()
+			c.Workload = &identity.Workload{Platform: "kubernetes", Subject: "system:serviceaccount:ci:builder", Account: "ci", Properties: []string{"cluster=a"}}
+			return c
+		}, schema: principal, builder: "workload-principal"},
 	}
 }
 
-func subjects() []attest.Subject {
-	hex := func(digit string, n int) string { return strings.Repeat(digit, n) }
-	return []attest.Subject{
-		{Name: "dist/app.tar.gz", Digest: map[string]string{"sha256": hex("a", 64), "sha512": hex("b", 128)}},
-		{Name: "app-image", Digest: map[string]string{"sha256": hex("c", 64)},
-			Annotations: map[string]string{AnnotationDigestOrigin: OriginClaimed}},
+func (g golden) writer(t testing.TB) *Writer {
+	if g.trusting {
+		return trustingWriter(t)
 	}
-}
-
-func statement(t testing.TB, c *identity.Caller) []byte {
-	t.Helper()
-	st, err := GitHubActions(instance, c, subjects())
-	if err != nil {
-		t.Fatal(err)
-	}
-	payload, err := st.Marshal()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return payload
+	return writer(t)
 }
 
 func TestGolden(t *testing.T) {
-	sandbox := caller()
-	sandbox.Sandbox = true
-	pull := caller()
-	pull.GitHub.Ref, pull.GitHub.EventName = "refs/pull/7/merge", "pull_request"
-	pull.GitHub.WorkflowRef = "octocat/hello-world/.github/workflows/release.yml@refs/pull/7/merge"
-	pull.GitHub.WorkflowSHA, pull.GitHub.JobWorkflowSHA = "", ""
-	pull.GitHub.RunnerEnvironment = "self-hosted"
-	for name, c := range map[string]*identity.Caller{"github-hosted": caller(), "sandbox": sandbox, "pull-request-self-hosted": pull} {
-		t.Run(name, func(t *testing.T) {
-			var got bytes.Buffer
-			if err := json.Indent(&got, statement(t, c), "", "  "); err != nil {
-				t.Fatal(err)
-			}
-			got.WriteByte('\n')
-			path := filepath.Join("testdata", name+".json")
-			if *update {
-				if err := os.WriteFile(path, got.Bytes(), 0o644); err != nil {
-					t.Fatal(err)
+	t.Parallel()
+	for _, g := range goldens() {
+		t.Run(g.name, func(t *testing.T) {
+			t.Parallel()
+			w := g.writer(t)
+			payload := statement(t, w, g.caller())
+			compare(t, filepath.Join("testdata", g.name+".json"), indent(t, payload))
+			checkInToto(t, payload)
+			if g.schema != "" {
+				if err := compileSchema(t, g.schema).Validate(parse(t, payload)); err != nil {
+					t.Error(err)
 				}
 			}
-			want, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
+			b, err := w.Builder(g.caller())
+			want := Builder{ID: instance + "/builders/" + g.builder, Level: g.level, Note: w.pages["/builders/"+g.builder].Why, Downgrades: g.downgrades}
+			if err != nil || !cmp.Equal(b, want) {
+				t.Errorf("%v\n%s", err, cmp.Diff(want, b))
 			}
-			if diff := cmp.Diff(string(want), got.String()); diff != "" {
-				t.Errorf("%s (-want +got):\n%s", path, diff)
-			}
+			checkStated(t, payload, b, g.caller().Sandbox)
 		})
 	}
 }
 
-// What actions/attest would emit for the same token, and what we add to it.
-func TestFieldsOfGitHub(t *testing.T) {
-	st, err := attest.ParseStatement(statement(t, caller()))
+// checkStated compares what the statement says with what Builder says.
+func checkStated(t *testing.T, payload []byte, b Builder, sandbox bool) {
+	t.Helper()
+	var st struct {
+		Predicate struct {
+			BuildDefinition struct {
+				InternalParameters struct {
+					Assay assayParameters `json:"assay"`
+				} `json:"internalParameters"`
+			} `json:"buildDefinition"`
+			RunDetails struct {
+				Builder struct {
+					ID string `json:"id"`
+				} `json:"builder"`
+			} `json:"runDetails"`
+		} `json:"predicate"`
+	}
+	if err := json.Unmarshal(payload, &st); err != nil {
+		t.Fatal(err)
+	}
+	if got := st.Predicate.RunDetails.Builder.ID; got != b.ID {
+		t.Errorf("builder.id %s, want %s", got, b.ID)
+	}
+	want := assayParameters{Level: b.Level, Downgrades: b.Downgrades, Sandbox: sandbox}
+	if got := st.Predicate.BuildDefinition.InternalParameters.Assay; !cmp.Equal(got, want) {
+		t.Error(cmp.Diff(want, got))
+	}
+}
+
+// checkInToto reads the payload with our own strict parser and with the in-toto
+// project's types.
+func checkInToto(t *testing.T, payload []byte) {
+	t.Helper()
+	st, err := attest.ParseStatement(payload)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got map[string]any
-	if err := attest.DecodeStrict(st.Predicate, 1<<20, &got); err != nil {
+	var statement statementpb.Statement
+	if err := protojson.Unmarshal(payload, &statement); err != nil {
 		t.Fatal(err)
 	}
-	internal := got["buildDefinition"].(map[string]any)["internalParameters"].(map[string]any)
-	ours := map[string]any{}
-	for _, key := range []string{"workflow_ref", "workflow_sha", "job_workflow_ref", "job_workflow_sha"} {
-		github := internal["github"].(map[string]any)
-		ours[key] = github[key]
-		delete(github, key)
+	if err := statement.Validate(); err != nil {
+		t.Error(err)
 	}
-	wantOurs := map[string]any{
-		"workflow_ref": caller().GitHub.WorkflowRef, "workflow_sha": sha,
-		"job_workflow_ref": caller().GitHub.JobWorkflowRef, "job_workflow_sha": otherSHA,
-	}
-	if diff := cmp.Diff(wantOurs, ours); diff != "" {
-		t.Errorf("our own fields (-want +got):\n%s", diff)
-	}
-	theirs := map[string]any{
-		"buildDefinition": map[string]any{
-			"buildType": "https://actions.github.io/buildtypes/workflow/v1",
-			"externalParameters": map[string]any{"workflow": map[string]any{
-				"ref": "refs/heads/main", "repository": "https://github.com/octocat/hello-world", "path": ".github/workflows/release.yml",
-			}},
-			"internalParameters": map[string]any{"github": map[string]any{
-				"event_name": "push", "repository_id": "9007199254740993", "repository_owner_id": "583231", "runner_environment": "github-hosted",
-			}},
-			"resolvedDependencies": []any{map[string]any{
-				"uri": "git+https://github.com/octocat/hello-world@refs/heads/main", "digest": map[string]any{"gitCommit": sha},
-			}},
-		},
-		"runDetails": map[string]any{
-			// Theirs is https://github.com/ + job_workflow_ref: the job speaks for itself.
-			"builder":  map[string]any{"id": instance + "/builders/github-actions/github-hosted"},
-			"metadata": map[string]any{"invocationId": "https://github.com/octocat/hello-world/actions/runs/1536140711/attempts/2"},
-		},
-	}
-	if diff := cmp.Diff(theirs, got); diff != "" {
-		t.Errorf("GitHub's fields (-want +got):\n%s", diff)
-	}
-	// The in-toto project's own types read it.
-	var pb slsapb.Provenance
-	if err := protojson.Unmarshal(st.Predicate, &pb); err != nil {
+	var predicate slsapb.Provenance
+	if err := protojson.Unmarshal(st.Predicate, &predicate); err != nil {
 		t.Fatal(err)
 	}
-	if err := pb.Validate(); err != nil {
+	if err := predicate.Validate(); err != nil {
 		t.Error(err)
 	}
 }
 
-// shape lists the paths of a JSON value with the kind of each, array elements as one.
-func shape(v any, path string, into map[string]string) {
-	switch v := v.(type) {
-	case map[string]any:
-		for key, value := range v {
-			shape(value, path+"."+key, into)
-		}
-	case []any:
-		for _, value := range v {
-			shape(value, path+"[]", into)
-		}
-	default:
-		into[path] = fmt.Sprintf("%T", v)
-	}
-}
-
-// The community's build type for GitHub has the same structure; the differences
-// are known by name.
-func TestStructureOfExample(t *testing.T) {
-	data, err := os.ReadFile(filepath.Join(vectors.Dir(t, "slsa-gha-buildtype"), "workflow", "v1", "example.json"))
+func compileSchema(t testing.TB, name string) *jsonschema.Schema {
+	t.Helper()
+	c := jsonschema.NewCompiler()
+	c.AssertFormat()
+	c.DefaultDraft(jsonschema.Draft2020)
+	s, err := c.Compile(filepath.Join(buildTypeDocs, name+".schema.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	shapes := [2]map[string]string{{}, {}}
-	for i, text := range [][]byte{data, statement(t, caller())} {
-		var v any
-		if err := attest.DecodeStrict(text, 1<<20, &v); err != nil {
+	return s
+}
+
+func parse(t testing.TB, data []byte) any {
+	t.Helper()
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func indent(t testing.TB, payload []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	if err := json.Indent(&out, payload, "", "  "); err != nil {
+		t.Fatal(err)
+	}
+	out.WriteByte('\n')
+	return out.Bytes()
+}
+
+func compare(t *testing.T, path string, got []byte) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		shape(v, "", shapes[i])
 	}
-	for path, kind := range shapes[0] {
-		if other, both := shapes[1][path]; both && other != kind {
-			t.Errorf("%s is %s in the example and %s in ours", path, kind, other)
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", path, diff)
+	}
+}
+
+// A schema that takes anything would say nothing: each member of each golden file
+// is taken away, renamed or given another type in turn, and schemas must notice
+// the strangers and the types.
+func TestSchemasRefuse(t *testing.T) {
+	t.Parallel()
+	for _, g := range goldens() {
+		if g.schema == "" {
+			continue
+		}
+		schema, payload := compileSchema(t, g.schema), statement(t, g.writer(t), g.caller())
+		for _, path := range objectPaths(parse(t, payload), nil) {
+			// Two maps of in-toto take any member.
+			if last := path[max(0, len(path)-1):]; len(last) == 1 && (last[0] == "annotations" || last[0] == "digest") && path[0] == "subject" {
+				continue
+			}
+			v := parse(t, payload)
+			object(v, path)["stranger"] = "x"
+			if schema.Validate(v) == nil {
+				t.Errorf("%s: a stranger in %v is accepted", g.name, path)
+			}
+		}
+		for _, level := range []any{-1, 4, "2", nil} {
+			v := parse(t, payload)
+			object(v, []any{"predicate", "buildDefinition", "internalParameters", "assay"})["slsaBuildLevel"] = level
+			if schema.Validate(v) == nil {
+				t.Errorf("%s: level %v is accepted", g.name, level)
+			}
+		}
+		v := parse(t, payload)
+		object(v, []any{"predicate", "buildDefinition"})["buildType"] = BuildTypeGitHubActions
+		if schema.Validate(v) == nil {
+			t.Errorf("%s: another build type is accepted", g.name)
 		}
 	}
-	without := func(a, b map[string]string) []string {
-		left := maps.Clone(a)
-		maps.DeleteFunc(left, func(path, _ string) bool { _, both := b[path]; return both })
-		return slices.Sorted(maps.Keys(left))
+}
+
+func objectPaths(v any, at []any) [][]any {
+	var out [][]any
+	switch v := v.(type) {
+	case map[string]any:
+		out = append(out, slices.Clone(at))
+		for key, value := range v {
+			out = append(out, objectPaths(value, append(slices.Clone(at), key))...)
+		}
+	case []any:
+		for i, value := range v {
+			out = append(out, objectPaths(value, append(slices.Clone(at), i))...)
+		}
 	}
-	const definition = ".predicate.buildDefinition"
-	onlyTheirs := []string{
-		// The token has neither inputs nor variables, the run's start nor the image.
-		definition + ".externalParameters.inputs.build_id",
-		definition + ".externalParameters.inputs.deploy_target",
-		definition + ".externalParameters.inputs.perform_deploy",
-		definition + ".externalParameters.vars.MASCOT",
-		definition + ".internalParameters.github.actor_id",
-		".predicate.runDetails.metadata.startedOn",
+	return out
+}
+
+func object(v any, path []any) map[string]any {
+	for _, step := range path {
+		switch step := step.(type) {
+		case string:
+			v = v.(map[string]any)[step]
+		case int:
+			v = v.([]any)[step]
+		}
 	}
-	slices.Sort(onlyTheirs)
-	if diff := cmp.Diff(onlyTheirs, without(shapes[0], shapes[1])); diff != "" {
-		t.Errorf("only in the example (-want +got):\n%s", diff)
-	}
-	onlyOurs := []string{
-		`.subject[].annotations.assay.build/digestOrigin`,
-		`.subject[].digest.sha512`,
-	}
-	for _, key := range []string{"repository_id", "repository_owner_id", "runner_environment", "workflow_ref", "workflow_sha", "job_workflow_ref", "job_workflow_sha"} {
-		onlyOurs = append(onlyOurs, definition+".internalParameters.github."+key)
-	}
-	slices.Sort(onlyOurs)
-	if diff := cmp.Diff(onlyOurs, without(shapes[1], shapes[0])); diff != "" {
-		t.Errorf("only in ours (-want +got):\n%s", diff)
-	}
+	return v.(map[string]any)
 }
 
 // Attesting the same again must give the same bytes, whatever the order.
 func TestDeterministic(t *testing.T) {
-	want := statement(t, caller())
-	for range 20 {
-		reversed := subjects()
-		slices.Reverse(reversed)
-		before := slices.Clone(reversed)
-		st, err := GitHubActions(instance, caller(), reversed)
-		if err != nil {
+	t.Parallel()
+	for _, g := range goldens() {
+		w := g.writer(t)
+		want := statement(t, w, g.caller())
+		for range 5 {
+			reversed := subjectsOf(g.caller())
+			slices.Reverse(reversed)
+			before := slices.Clone(reversed)
+			st, err := w.Statement(g.caller(), reversed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := st.Marshal()
+			if err != nil || !bytes.Equal(want, got) {
+				t.Fatalf("(%v)\n%s\n%s", err, want, got)
+			}
+			if !cmp.Equal(before, reversed) {
+				t.Fatal("the caller's subjects were reordered")
+			}
+		}
+	}
+}
+
+// The index must say what the statement says.
+func TestDescribe(t *testing.T) {
+	t.Parallel()
+	const run = "https://github.com/octocat/hello-world/actions/runs/1536140711/attempts/2"
+	const main = "git+https://github.com/octocat/hello-world@refs/heads/main"
+	tests := map[string]Description{
+		"github-direct":                   {BuildTypeGitHubActions, run, main, sha},
+		"github-trusted-reusable":         {BuildTypeGitHubActions, run, main, sha},
+		"github-pull-request-self-hosted": {BuildTypeGitHubActions, run, "git+https://github.com/octocat/hello-world@refs/pull/7/merge", sha},
+		"codebuild-in-job":                {BuildTypeCodeBuild, buildARN, "git+https://github.com/acme/app@refs/heads/main", sha},
+		"codebuild-batch":                 {BuildTypeCodeBuild, buildARN, "git+https://git-codecommit.eu-west-1.amazonaws.com/v1/repos/app", sha},
+		"codebuild-every-override":        {BuildTypeCodeBuild, buildARN, "git+https://ghe.example.com/mallory/app@pr/7", otherSHA},
+		"gitlab": {BuildTypeCIJob, "https://gitlab.com/acme/tools/app/-/jobs/12345678901234567",
+			"git+https://gitlab.com/acme/tools/app@refs/heads/main", sha},
+		"buildkite": {BuildTypeCIJob, "https://buildkite.com/acme/app/builds/12#0184990a-477b-4fa8-9968-496074483cef", "", sha},
+		"workload":  {BuildTypeCIJob, "https://ci.example.com/job/app/7", "git+https://git.example.com:8443/app@refs/tags/v1%232", ""},
+		"aws-role":  {BuildType: BuildTypePrincipal},
+		"x509":      {BuildType: BuildTypePrincipal},
+	}
+	tested := 0
+	for _, g := range goldens() {
+		want, ok := tests[g.name]
+		if !ok {
+			continue
+		}
+		tested++
+		w := g.writer(t)
+		got, err := w.Describe(g.caller())
+		if err != nil || got != want {
+			t.Errorf("%s: %v\n%s", g.name, err, cmp.Diff(want, got))
+		}
+		payload := string(statement(t, w, g.caller()))
+		for _, text := range []string{got.BuildType, got.InvocationID, got.SourceURI, got.SourceCommit} {
+			if !strings.Contains(payload, text) {
+				t.Errorf("%s: %q is not in the statement", g.name, text)
+			}
+		}
+	}
+	if tested != len(tests) {
+		t.Errorf("%d of %d were tested", tested, len(tests))
+	}
+}
+
+func TestNewRefusals(t *testing.T) {
+	t.Parallel()
+	good := TrustedWorkflow{Workflow: "octo-org/builders/.github/workflows/build.yml", SHA: otherSHA}
+	for name, change := range map[string]func(*Config){
+		"no instance":             func(c *Config) { c.Instance = "" },
+		"a slash at the end":      func(c *Config) { c.Instance += "/" },
+		"no scheme":               func(c *Config) { c.Instance = "assay.example.com" },
+		"another scheme":          func(c *Config) { c.Instance = "ftp://assay.example.com" },
+		"user information":        func(c *Config) { c.Instance = "https://u:p@assay.example.com" },
+		"no commit":               func(c *Config) { c.TrustedWorkflows[0].SHA = "" },
+		"a short commit":          func(c *Config) { c.TrustedWorkflows[0].SHA = otherSHA[:12] },
+		"a commit in upper case":  func(c *Config) { c.TrustedWorkflows[0].SHA = strings.ToUpper(otherSHA) },
+		"no workflow":             func(c *Config) { c.TrustedWorkflows[0].Workflow = "" },
+		"a workflow with its ref": func(c *Config) { c.TrustedWorkflows[0].Workflow += "@refs/heads/main" },
+		"a pattern":               func(c *Config) { c.TrustedWorkflows[0].Workflow = "octo-org/*/.github/workflows/build.yml" },
+		"a workflow elsewhere":    func(c *Config) { c.TrustedWorkflows[0].Workflow = "octo-org/builders/build.yml" },
+		"a workflow in a folder":  func(c *Config) { c.TrustedWorkflows[0].Workflow = "octo-org/builders/.github/workflows/a/build.yml" },
+		"a short ref":             func(c *Config) { c.TrustedWorkflows[0].Ref = "v2" },
+		"a server with a path":    func(c *Config) { c.TrustedWorkflows[0].Server = "https://ghe.example.com/" },
+		"a plaintext server":      func(c *Config) { c.TrustedWorkflows[0].Server = "http://ghe.example.com" },
+	} {
+		cfg := Config{Instance: instance, TrustedWorkflows: []TrustedWorkflow{good}}
+		if _, err := New(cfg); err != nil {
 			t.Fatal(err)
 		}
-		got, err := st.Marshal()
-		if err != nil || !bytes.Equal(want, got) {
-			t.Fatalf("(%v)\n%s\n%s", err, want, got)
-		}
-		if !cmp.Equal(before, reversed) {
-			t.Fatal("the caller's subjects were reordered")
+		change(&cfg)
+		if _, err := New(cfg); refusal.CodeOf(err) != CodeConfigInvalid {
+			t.Errorf("%s: %v, want %s", name, err, CodeConfigInvalid)
 		}
 	}
 }
 
-// Each fact that tells two builds apart must tell their statements apart.
-func TestEveryFactCounts(t *testing.T) {
-	seen := map[string]string{string(statement(t, caller())): "unchanged"}
-	for name, change := range map[string]func(*identity.Caller){
-		"repository": func(c *identity.Caller) {
-			c.GitHub.Repository = "octocat/other"
-			c.GitHub.WorkflowRef = "octocat/other/.github/workflows/release.yml@refs/heads/main"
-		},
-		"repository_id":       func(c *identity.Caller) { c.GitHub.RepositoryID-- },
-		"repository_owner_id": func(c *identity.Caller) { c.GitHub.RepositoryOwnerID++ },
-		"workflow_ref": func(c *identity.Caller) {
-			c.GitHub.WorkflowRef = "octocat/hello-world/.github/workflows/test.yml@refs/heads/main"
-		},
-		"workflow_sha":       func(c *identity.Caller) { c.GitHub.WorkflowSHA = otherSHA },
-		"job_workflow_ref":   func(c *identity.Caller) { c.GitHub.JobWorkflowRef = c.GitHub.WorkflowRef },
-		"job_workflow_sha":   func(c *identity.Caller) { c.GitHub.JobWorkflowSHA = sha },
-		"ref":                func(c *identity.Caller) { c.GitHub.Ref = "refs/heads/dev" },
-		"sha":                func(c *identity.Caller) { c.GitHub.SHA = otherSHA },
-		"event_name":         func(c *identity.Caller) { c.GitHub.EventName = "pull_request_target" },
-		"runner_environment": func(c *identity.Caller) { c.GitHub.RunnerEnvironment = "self-hosted" },
-		"run_id":             func(c *identity.Caller) { c.GitHub.RunID++ },
-		"run_attempt":        func(c *identity.Caller) { c.GitHub.RunAttempt++ },
-		"server_url":         func(c *identity.Caller) { c.GitHub.ServerURL = "https://ghe.example.com" },
-		"sandbox":            func(c *identity.Caller) { c.Sandbox = true },
-	} {
-		c := caller()
-		change(c)
-		got := string(statement(t, c))
-		if other, found := seen[got]; found {
-			t.Errorf("%s and %s give the same statement", name, other)
+func BenchmarkStatement(b *testing.B) {
+	for _, g := range goldens() {
+		if g.name != "github-trusted-reusable" && g.name != "codebuild-every-override" {
+			continue
 		}
-		seen[got] = name
-	}
-}
-
-func TestGitHubActionsRefusals(t *testing.T) {
-	tests := []struct {
-		name   string
-		change func(*identity.Caller)
-		want   refusal.Code
-	}{
-		{"nothing wrong", func(*identity.Caller) {}, ""},
-		{"no kind", func(c *identity.Caller) { c.Kind = 0 }, CodeBuilderUnknown},
-		{"another kind", func(c *identity.Caller) { c.Kind = 99 }, CodeBuilderUnknown},
-		{"no facts", func(c *identity.Caller) { c.GitHub = nil }, CodeBuilderUnknown},
-		{"no runner environment", func(c *identity.Caller) { c.GitHub.RunnerEnvironment = "" }, CodeBuilderUnknown},
-		{"unknown runner environment", func(c *identity.Caller) { c.GitHub.RunnerEnvironment = "GitHub-hosted" }, CodeBuilderUnknown},
-		{"unknown runner environment in the sandbox", func(c *identity.Caller) { c.GitHub.RunnerEnvironment, c.Sandbox = "x", true }, CodeBuilderUnknown},
-		{"no server", func(c *identity.Caller) { c.GitHub.ServerURL = "" }, CodeFactMissing},
-		{"no repository", func(c *identity.Caller) { c.GitHub.Repository = "" }, CodeFactMissing},
-		{"no repository id", func(c *identity.Caller) { c.GitHub.RepositoryID = 0 }, CodeFactMissing},
-		{"no owner id", func(c *identity.Caller) { c.GitHub.RepositoryOwnerID = 0 }, CodeFactMissing},
-		{"no workflow", func(c *identity.Caller) { c.GitHub.WorkflowRef = "" }, CodeFactMissing},
-		{"no job workflow", func(c *identity.Caller) { c.GitHub.JobWorkflowRef = "" }, CodeFactMissing},
-		{"no ref", func(c *identity.Caller) { c.GitHub.Ref = "" }, CodeFactMissing},
-		{"no commit", func(c *identity.Caller) { c.GitHub.SHA = "" }, CodeFactMissing},
-		{"no event", func(c *identity.Caller) { c.GitHub.EventName = "" }, CodeFactMissing},
-		{"no run", func(c *identity.Caller) { c.GitHub.RunID = 0 }, CodeFactMissing},
-		{"no attempt", func(c *identity.Caller) { c.GitHub.RunAttempt = 0 }, CodeFactMissing},
-		{"workflow of another repository", func(c *identity.Caller) {
-			c.GitHub.WorkflowRef = "octocat/hello-world2/.github/workflows/release.yml@refs/heads/main"
-		}, CodeWorkflowRefInvalid},
-		{"workflow without ref", func(c *identity.Caller) {
-			c.GitHub.WorkflowRef = "octocat/hello-world/.github/workflows/release.yml"
-		}, CodeWorkflowRefInvalid},
-		{"workflow without path", func(c *identity.Caller) { c.GitHub.WorkflowRef = "octocat/hello-world/@refs/heads/main" }, CodeWorkflowRefInvalid},
-		{"a fact that is not UTF-8", func(c *identity.Caller) { c.GitHub.EventName = "\xff" }, attest.CodeStatementPredicateInvalid},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			c := caller()
-			tt.change(c)
-			_, err := GitHubActions(instance, c, subjects())
-			if got := refusal.CodeOf(err); got != tt.want {
-				t.Errorf("code = %q, want %q (%v)", got, tt.want, err)
+		b.Run(g.name, func(b *testing.B) {
+			w, c, s := g.writer(b), g.caller(), subjectsOf(g.caller())
+			b.ReportAllocs()
+			for b.Loop() {
+				st, err := w.Statement(c, s)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := st.Marshal(); err != nil {
+					b.Fatal(err)
+				}
 			}
 		})
-	}
-	if _, err := GitHubActions(instance, nil, subjects()); refusal.CodeOf(err) != CodeBuilderUnknown {
-		t.Errorf("no caller: %v", err)
-	}
-	for _, instance := range []string{"", "https://assay.example.com/"} {
-		if _, err := GitHubActions(instance, caller(), subjects()); refusal.CodeOf(err) != CodeBuilderUnknown {
-			t.Errorf("instance %q: %v", instance, err)
-		}
-	}
-}
-
-func TestWorkflowPath(t *testing.T) {
-	const repository = "o/r"
-	tests := []struct{ workflowRef, ref, want string }{
-		{"o/r/.github/workflows/x.yml@refs/heads/main", "refs/heads/main", ".github/workflows/x.yml"},
-		{"o/r/.github/workflows/x.yml@refs/tags/v1@2", "refs/tags/v1@2", ".github/workflows/x.yml"},
-		{"o/r/.github/workflows/a@b.yml@refs/heads/main", "refs/heads/main", ".github/workflows/a@b.yml"},
-		{"o/r/.github/workflows/x.yml@refs/heads/a@refs/heads/b", "refs/heads/a@refs/heads/b", ".github/workflows/x.yml"},
-		// The workflow was read from another ref than the one that is built.
-		{"o/r/.github/workflows/a@b.yml@refs/heads/main", "refs/tags/v1", ".github/workflows/a@b.yml"},
-		{"o/r/.github/workflows/x.yml@refs/heads/a@refs/heads/b", "refs/tags/v1", ".github/workflows/x.yml"},
-		{"o/r/o/r/x.yml@refs/heads/main", "refs/heads/main", "o/r/x.yml"},
-		{"o/r/.github/workflows/x.yml@main", "refs/heads/main", ""},
-		{"x/o/r/.github/workflows/x.yml@refs/heads/main", "refs/heads/main", ""},
-		{"o/r2/.github/workflows/x.yml@refs/heads/main", "refs/heads/main", ""},
-	}
-	for _, tt := range tests {
-		got, err := workflowPath(&identity.GitHubActions{Repository: repository, WorkflowRef: tt.workflowRef, Ref: tt.ref})
-		var want refusal.Code
-		if tt.want == "" {
-			want = CodeWorkflowRefInvalid
-		}
-		if got != tt.want || refusal.CodeOf(err) != want {
-			t.Errorf("%s at %s: %q, %v; want %q", tt.workflowRef, tt.ref, got, err, tt.want)
-		}
-	}
-	rapid.Check(t, func(t *rapid.T) {
-		file := rapid.StringMatching(`[a-z@.]{1,12}\.ya?ml`).Draw(t, "file")
-		ref := "refs/heads/" + rapid.StringMatching(`[a-z@/.]{1,20}`).Draw(t, "ref")
-		path, err := workflowPath(&identity.GitHubActions{
-			Repository: repository, Ref: ref, WorkflowRef: repository + "/.github/workflows/" + file + "@" + ref,
-		})
-		if err != nil || path != ".github/workflows/"+file {
-			t.Fatalf("%q, %v", path, err)
-		}
-	})
-}
-
-func TestBuilderOf(t *testing.T) {
-	tests := []struct {
-		environment string
-		sandbox     bool
-		want        string
-		level       int
-	}{
-		{"github-hosted", false, "https://assay.example.com/builders/github-actions/github-hosted", 2},
-		{"self-hosted", false, "https://assay.example.com/builders/github-actions/self-hosted", 1},
-		{"github-hosted", true, "https://assay.example.com/builders/dev", 0},
-		{"self-hosted", true, "https://assay.example.com/builders/dev", 0},
-	}
-	levels := BuilderLevels(instance)
-	for _, tt := range tests {
-		c := caller()
-		c.GitHub.RunnerEnvironment, c.Sandbox = tt.environment, tt.sandbox
-		got, err := BuilderOf(instance, c)
-		if err != nil || got.ID != tt.want || got.Level != tt.level || got.Note == "" {
-			t.Errorf("%s, sandbox %v: %+v, %v; want %s, level %d", tt.environment, tt.sandbox, got, err, tt.want, tt.level)
-		}
-		if level, known := levels[got.ID]; !known || level != got.Level {
-			t.Errorf("BuilderLevels says %d, %v for %s", level, known, got.ID)
-		}
-	}
-	if len(levels) != 3 {
-		t.Errorf("%d builders, want 3: %v", len(levels), levels)
-	}
-}
-
-func TestSourceAndInvocation(t *testing.T) {
-	c := caller()
-	c.GitHub.ServerURL = "https://ghe.example.com"
-	if got, want := SourceURI(c), "git+https://ghe.example.com/octocat/hello-world@refs/heads/main"; got != want {
-		t.Errorf("source %q, want %q", got, want)
-	}
-	if got, want := InvocationID(c), "https://ghe.example.com/octocat/hello-world/actions/runs/1536140711/attempts/2"; got != want {
-		t.Errorf("invocation %q, want %q", got, want)
-	}
-}
-
-func BenchmarkGitHubActions(b *testing.B) {
-	c, s := caller(), subjects()
-	b.ReportAllocs()
-	for b.Loop() {
-		st, err := GitHubActions(instance, c, s)
-		if err != nil {
-			b.Fatal(err)
-		}
-		if _, err := st.Marshal(); err != nil {
-			b.Fatal(err)
-		}
 	}
 }
