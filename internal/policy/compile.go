@@ -11,6 +11,7 @@ import (
 	cedar "github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
+	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/validate"
 
 	"github.com/assay-build/assay/internal/refusal"
@@ -42,6 +43,7 @@ type Set struct {
 	patterns []types.Pattern // and the patterns they compare environments with
 	speaking map[string][]int
 	wanted   wanted
+	named    names
 	memory   *memory
 }
 
@@ -51,22 +53,15 @@ type Set struct {
 // rule can explain itself; and an artifact without evidence is denied, whoever
 // asks, for whatever environment.
 func Compile(text []byte) (*Set, error) {
-	if err := checkText(text); err != nil {
-		return nil, err
-	}
-	rules, err := parse(text)
-	if err != nil {
-		return nil, err
-	}
 	vocabulary, err := loadVocabulary()
 	if err != nil {
 		return nil, err
 	}
-	validator := validate.New(vocabulary.resolved)
+	rules, err := compileRules(text, vocabulary.resolved)
+	if err != nil {
+		return nil, err
+	}
 	for _, r := range rules {
-		if err := validator.Policy(r.id, r.tree); err != nil {
-			return nil, refusal.New(CodePolicySchemaMismatch, "line %d: %w", r.line, err)
-		}
 		r.prepare()
 	}
 	memory, err := newMemory()
@@ -78,7 +73,7 @@ func Compile(text []byte) (*Set, error) {
 	for i, r := range rules {
 		s.byID[types.PolicyID(r.id)] = i
 	}
-	s.wanted = wantedBy(rules)
+	s.wanted, s.named = wantedBy(rules), namedBy(rules)
 	if err := s.findEnvironments(); err != nil {
 		return nil, err
 	}
@@ -87,6 +82,48 @@ func Compile(text []byte) (*Set, error) {
 	}
 	s.warnings = s.lint(vocabulary)
 	return s, nil
+}
+
+// compileRules reads the rules of a text and checks them one by one: what every
+// set of policies is held to, whatever it decides.
+func compileRules(text []byte, vocabulary *resolved.Schema) (ruleList, error) {
+	if err := checkText(text); err != nil {
+		return nil, err
+	}
+	rules, err := parse(text)
+	if err != nil {
+		return nil, err
+	}
+	validator, known := validate.New(vocabulary), attributesOf(vocabulary)
+	for _, r := range rules {
+		if err := validator.Policy(r.id, r.tree); err != nil {
+			return nil, refusal.New(CodePolicySchemaMismatch, "line %d: %w", r.line, err)
+		}
+		if err := checkGuards(r, known); err != nil {
+			return nil, err
+		}
+	}
+	return rules, nil
+}
+
+// checkGuards refuses a `has` of what nothing in the schema has. The validator
+// takes it for false, so a forbid with a misspelt guard would never fire.
+func checkGuards(r *rule, known map[path]bool) error {
+	var unknown path
+	for _, c := range r.tree.Conditions {
+		ast.Inspect(ast.NewNode(c.Body), func(n ast.IsNode) bool {
+			if has, ok := n.(ast.NodeTypeHas); ok {
+				if p, ok := pathOf(has.Arg); ok && !known[p.child(has.Value)] {
+					unknown = p.child(has.Value)
+				}
+			}
+			return true
+		})
+	}
+	if unknown != "" {
+		return refusal.New(CodePolicySchemaMismatch, "line %d: rule %s: the schema has no %s", r.line, r.id, clip(unknown.String(), 100))
+	}
+	return nil
 }
 
 // parse reads the rules and checks what does not need the schema.

@@ -61,6 +61,11 @@ func TestCompileRefuses(t *testing.T) {
 		{"guard on the wrong side", rules(`permit: when { context.environment == "prod" && resource.provenance.trusted && resource has provenance }`), CodePolicySchemaMismatch},
 		{"guard in the other branch", rules(`permit: when { context.environment == "prod" && (!(resource has provenance) && resource.provenance.trusted) }`), CodePolicySchemaMismatch},
 		{"unknown attribute", rules(`permit: when { context.environment == "prod" && resource has provenance && resource.provenance.level >= 2 }`), CodePolicySchemaMismatch},
+		{"misspelt guard", rules(good+" }", `forbid: when { resource has provenence }`), CodePolicySchemaMismatch},
+		{"misspelt guard inside", rules(good+" }", `forbid: when { resource has provenance.sandbx && resource.provenance.sandbx }`), CodePolicySchemaMismatch},
+		{"misspelt guard of the caller", rules(good+" }", `forbid: when { principal has reposytory }`), CodePolicySchemaMismatch},
+		{"misspelt guard as text", rules(good+" }", `forbid: when { resource has "provenance " }`), CodePolicySchemaMismatch},
+		{"guard of the context", rules(good+" }", `forbid: unless { context has user }`), CodePolicySchemaMismatch},
 		{"unknown context", rules(`permit: when { context.env == "prod" && ` + guarded + ` }`), CodePolicySchemaMismatch},
 		{"display name", rules(`permit: when { context.environment == "prod" && principal.displayName == "x" && ` + guarded + ` }`), CodePolicySchemaMismatch},
 		{"wrong type", rules(`permit: when { context.environment == "prod" && resource has provenance && resource.provenance.slsaBuildLevel >= "2" }`), CodePolicySchemaMismatch},
@@ -235,17 +240,32 @@ func TestDocumentedRules(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := rules(`permit: when { context.environment == "prod" && ` + guarded + ` }`)
-	blocks := strings.Split(string(data), "```cedar\n")[1:]
-	for _, b := range blocks {
-		code, _, _ := strings.Cut(b, "```")
-		text += code
+	deploy, access, found := strings.Cut(string(data), "\n# Access policies\n")
+	if !found {
+		t.Fatal("the page has no part about access policies")
 	}
-	set := mustCompile(t, text)
-	if len(set.rules) != 7 {
+	set := mustCompile(t, rules(`permit: when { context.environment == "prod" && `+guarded+` }`)+cedarBlocks(deploy))
+	if len(set.rules) != 10 {
 		t.Errorf("%d rules", len(set.rules))
 	}
 	if w := set.Warnings(); len(w) != 0 {
 		t.Errorf("warnings: %q", w)
 	}
+	if a := mustCompileAccess(t, DefaultAccess()+cedarBlocks(access)); len(a.rules) != len(mustCompileAccess(t, DefaultAccess()).rules)+2 {
+		t.Errorf("%d access rules", len(a.rules))
+	}
+	for _, action := range Actions() {
+		if !strings.Contains(access, "`"+action+"`") {
+			t.Errorf("the page does not name the action %s", action)
+		}
+	}
+}
+
+func cedarBlocks(page string) string {
+	var out strings.Builder
+	for _, b := range strings.Split(page, "```cedar\n")[1:] {
+		code, _, _ := strings.Cut(b, "```")
+		out.WriteString(code)
+	}
+	return out.String()
 }

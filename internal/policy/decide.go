@@ -80,7 +80,7 @@ func (s *Set) decide(q *Question, items []item) Decision {
 	if s == nil || len(s.rules) == 0 {
 		return s.deny(CodeEmptyPolicy, "there is no policy, so nothing is allowed")
 	}
-	in, err := s.memory.gather(q, items)
+	in, err := s.memory.gather(q, items, s.named)
 	if err != nil {
 		return s.deny(refusal.CodeOf(err), detail(err))
 	}

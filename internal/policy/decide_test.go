@@ -199,6 +199,13 @@ func TestQuestionRefusals(t *testing.T) {
 		{"huge attribute", func(q *Question) {
 			q.Principal.Attributes = map[string]string{"ref": strings.Repeat("x", MaxFactBytes+1)}
 		}, []build{{}}, CodeFactTooLarge},
+		{"set the schema lacks", func(q *Question) { q.Principal.Sets = map[string][]string{"kind": {"human"}} }, []build{{}}, CodePrincipalInvalid},
+		{"too many roles", func(q *Question) {
+			q.Principal.Sets = map[string][]string{"roles": slices.Repeat([]string{"x"}, MaxSetValues+1)}
+		}, []build{{}}, CodeFactTooLarge},
+		{"huge group", func(q *Question) {
+			q.Principal.Sets = map[string][]string{"groups": {strings.Repeat("x", MaxFactBytes+1)}}
+		}, []build{{}}, CodeFactTooLarge},
 		{"signed tomorrow", nil, []build{{SignedAt: noon.Add(maxSkew + time.Second)}}, CodeEvidenceFromFuture},
 		{"signed a moment ahead", nil, []build{{SignedAt: noon.Add(maxSkew)}}, CodeAllowed},
 		{"no clock", func(q *Question) { q.Now = time.Time{} }, []build{{}}, CodeEvidenceFromFuture},
@@ -262,6 +269,7 @@ func TestFacts(t *testing.T) {
 		"provenance.sourceUri":    "git+https://github.com/acme/app@refs/heads/main",
 		"provenance.sourceCommit": strings.Repeat("c", 40), "provenance.eventName": "push",
 		"provenance.workflowPath": ".github/workflows/release.yml", "provenance.runnerEnvironment": "github-hosted",
+		"provenance.runner": "hosted", "provenance.platform": "github-actions", "provenance.pullRequest": "false",
 	}
 	for name, value := range want {
 		if d.Facts[name] != value {
@@ -290,11 +298,26 @@ func TestEveryFactReachesCedar(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	everything := build{Predicate: strings.Replace(build{}.predicate(t), `"event_name"`, `"job_workflow_ref":"acme/w/.github/workflows/b.yml@refs/tags/v1","job_workflow_sha":"c0ffee","event_name"`, 1)}
+	// One build of each type has all facts between them.
+	everything := []build{
+		{Predicate: edited(t, build{}.predicate(t), `"event_name"`, `"job_workflow_ref":"acme/w/.github/workflows/b.yml@refs/tags/v1","job_workflow_sha":"c0ffee","head_repository":"same","event_name"`)},
+		{Predicate: codeBuildPredicate, LogIndex: 1}, {Predicate: jobPredicate, LogIndex: 2}, {Predicate: principalPredicate, LogIndex: 3},
+		{Predicate: edited(t, principalPredicate, `"aws-role"`, `"workload","subject":"spiffe://acme/ci"`), LogIndex: 4},
+	}
 	for p := range v.evidence {
 		set := mustCompile(t, rules(`permit: when { context.environment == "prod" && resource has `+strings.TrimPrefix(p.String(), "resource.")+` && `+guarded+` }`))
-		if d := judge(t, set, ask("prod"), everything); !d.Allowed {
+		if d := judge(t, set, askAll("prod"), everything...); !d.Allowed {
 			t.Errorf("%s does not exist: %s", p, d.Message)
+		}
+	}
+	for _, condition := range []string{
+		`resource.provenance.downgrades.contains("privileged-override")`, `resource.provenance.overrides == ["source.buildspec", "environment.image"]`,
+		`resource.provenance.downgrades.isEmpty() && resource.provenance.overrides.isEmpty()`, `resource.provenance.platform == "codebuild"`,
+		`!resource.provenance.pullRequest`, `resource.provenance has privileged && resource.provenance.privileged`,
+	} {
+		set := mustCompile(t, rules(`permit: when { context.environment == "prod" && `+guarded+` && `+condition+` }`))
+		if d := judge(t, set, askAll("prod"), everything...); !d.Allowed {
+			t.Errorf("%s: %s", condition, d.Message)
 		}
 	}
 	for _, condition := range []string{
@@ -302,11 +325,13 @@ func TestEveryFactReachesCedar(t *testing.T) {
 		`resource.provenance.subjectOrigin == "hashed"`, `resource.provenance.signedAt == datetime("2026-03-01T11:00:00Z")`,
 		`context.now.durationSince(resource.provenance.signedAt) == duration("1h")`, `resource.sha256 == "` + digestA + `"`,
 		`principal.kind == "github-actions"`, `principal has repositoryId && principal.repositoryId == "1001"`, `!(principal has ref)`,
-		`principal == Assay::Caller::"github-actions:1001"`,
+		`principal == Assay::Caller::"github-actions:1001"`, `principal.roles.contains("deployer") && principal.groups.isEmpty()`,
+		`principal.isBuild && !principal.sandbox`,
 	} {
 		set := mustCompile(t, rules(`permit: when { context.environment == "prod" && `+guarded+` && `+condition+` }`))
 		q := ask("prod")
 		q.Principal.Attributes = map[string]string{"repositoryId": "1001", "ref": ""}
+		q.Principal.Sets, q.Principal.Build = map[string][]string{"roles": {"deployer", ""}, "groups": {""}}, true
 		if d := judge(t, set, q, build{Names: []string{"app", "app2"}}); !d.Allowed {
 			t.Errorf("%s: %s", condition, d.Message)
 		}

@@ -49,7 +49,7 @@ func TestDefaultPolicy(t *testing.T) {
 		{"prod takes no issue_comment", "prod", []build{{Event: "issue_comment"}}, CodeDeniedByRule, "prod-trigger"},
 		{"prod takes no look-alike event", "prod", []build{{Event: "Push"}}, CodeDeniedByRule, "prod-trigger"},
 		{"prod wants an event", "prod", []build{{Event: "-"}}, CodeDeniedByRule, "prod-trigger"},
-		{"prod takes no pull ref", "prod", []build{{Ref: "refs/pull/7/merge"}}, CodeDeniedByRule, "prod-source-ref"},
+		{"prod takes no pull ref", "prod", []build{{Ref: "refs/pull/7/merge"}}, CodeDeniedByRule, "prod-trigger prod-source-ref"},
 		{"prod takes no other ref", "prod", []build{{Ref: "x/refs/heads/main"}}, CodeDeniedByRule, "prod-source-ref"},
 		{"prod wants a ref", "prod", []build{{Ref: "-"}}, CodeDeniedByRule, "prod-source-ref"},
 		{"prod takes no claimed digest", "prod", []build{{Annotations: map[string]string{"assay.build/digestOrigin": "claimed"}}}, CodeDeniedByRule, "prod-subject-hashed"},

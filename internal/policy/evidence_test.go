@@ -128,8 +128,10 @@ func TestRealEvidence(t *testing.T) {
 		{Name: "app", Digest: map[string]string{"sha256": digest}},
 		{Name: "other", Digest: map[string]string{"sha256": strings.Repeat("0", 64)}},
 	}
+	writer, err := provenance.New(provenance.Config{Instance: instance})
+	must(t, err)
 	attested := func(sandbox bool) []byte {
-		st, err := provenance.GitHubActions(instance, caller(sandbox), subjects)
+		st, err := writer.Statement(caller(sandbox), subjects)
 		must(t, err)
 		return s.sign(t, st)
 	}
@@ -200,6 +202,82 @@ func TestRealEvidence(t *testing.T) {
 			t.Errorf("subjectOrigin %q", f["provenance.subjectOrigin"])
 		}
 	})
+}
+
+// TestEveryPlatform decides about the statements that package provenance keeps as
+// golden files: what one package writes, the other reads.
+func TestEveryPlatform(t *testing.T) {
+	s := newSigner(t)
+	set, err := policy.Compile([]byte(policy.DefaultPolicy()))
+	must(t, err)
+	writer, err := provenance.New(provenance.Config{Instance: "https://assay.example.com"})
+	must(t, err)
+	dir := filepath.Join("..", "provenance", "testdata")
+	files, err := filepath.Glob(filepath.Join(dir, "*.json"))
+	must(t, err)
+	tests := map[string]struct {
+		platform    string
+		level       int
+		pullRequest string
+		unmet       string // in prod
+	}{
+		"aws-role":                        {"aws-role", 0, "true", "prod-slsa-level prod-trigger prod-source-ref"},
+		"buildkite":                       {"buildkite", 1, "true", "prod-slsa-level prod-trigger"},
+		"codebuild-batch":                 {"codebuild", 3, "false", ""},
+		"codebuild-every-override":        {"codebuild", 1, "true", "prod-slsa-level prod-trigger"},
+		"codebuild-in-job":                {"codebuild", 2, "false", ""},
+		"codebuild-post-build":            {"codebuild", 3, "false", ""},
+		"codebuild-sandbox":               {"codebuild", 0, "false", "prod-slsa-level prod-no-sandbox"},
+		"github-direct":                   {"github-actions", 2, "false", ""},
+		"github-pull-request-self-hosted": {"github-actions", 1, "true", "prod-slsa-level prod-trigger prod-source-ref"},
+		"github-reusable":                 {"github-actions", 2, "false", ""},
+		"github-trusted-reusable":         {"github-actions", 3, "false", ""},
+		"gitlab":                          {"gitlab", 2, "false", ""},
+		"sandbox":                         {"github-actions", 0, "false", "prod-slsa-level prod-no-sandbox"},
+		"workload":                        {"workload", 1, "false", "prod-slsa-level"},
+		"workload-principal":              {"workload", 0, "true", "prod-slsa-level prod-trigger prod-source-ref"},
+		"x509":                            {"x509", 0, "true", "prod-slsa-level prod-trigger prod-source-ref"},
+	}
+	seen := 0
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".json")
+		tt, known := tests[name]
+		if !known {
+			t.Errorf("no case for %s", file)
+			continue
+		}
+		seen++
+		t.Run(name, func(t *testing.T) {
+			data, err := os.ReadFile(file)
+			must(t, err)
+			st, err := attest.ParseStatement(data)
+			must(t, err)
+			evidence, err := s.verifier.VerifyOwn(s.sign(t, st))
+			must(t, err)
+			q := ask("prod", evidence)
+			q.BuilderLevels = writer.Levels()
+			q.Subject.Digest = map[string]string{"sha256": strings.Repeat("a", 64)}
+			d := set.Decide(q)
+			var unmet []string
+			for _, r := range d.Rules {
+				if !r.Satisfied {
+					unmet = append(unmet, r.ID)
+				}
+			}
+			if d.Allowed != (tt.unmet == "") || strings.Join(unmet, " ") != tt.unmet {
+				t.Errorf("%s, unmet %q, want %q", d.Code, unmet, tt.unmet)
+			}
+			if d.SLSABuildLevel != tt.level || d.Facts["provenance.platform"] != tt.platform || d.Facts["provenance.pullRequest"] != tt.pullRequest {
+				t.Errorf("level %d, %v", d.SLSABuildLevel, d.Facts)
+			}
+			if q.Environment = "dev"; !set.Decide(q).Allowed {
+				t.Error("not even dev takes it")
+			}
+		})
+	}
+	if seen != len(tests) {
+		t.Errorf("%d of %d cases have a file", seen, len(tests))
+	}
 }
 
 // TestForeignProvenance hands in provenance that GitHub signed for npm: verified,

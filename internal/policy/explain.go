@@ -85,10 +85,22 @@ func (r *rule) unmet(env eval.Env) (expected, found string) {
 		}
 	}
 	values := make([]string, 0, len(read))
-	for _, n := range read {
-		values = append(values, describe(n, env))
+	for i, n := range read {
+		if !looksInside(read, i) {
+			values = append(values, describe(n, env))
+		}
 	}
 	return allOf(failed), clip(strings.Join(values, ", "), maxFoundBytes)
+}
+
+// looksInside reports whether another attribute of the list is part of the i-th.
+// What that is says that the i-th is there, too.
+func looksInside(read []ast.IsNode, i int) bool {
+	p, _ := pathOf(read[i])
+	return slices.ContainsFunc(read, func(n ast.IsNode) bool {
+		q, _ := pathOf(n)
+		return q != p && q.under(p)
+	})
 }
 
 // allOf writes requirements as one expression.

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/cedar-policy/cedar-go/types"
@@ -15,8 +16,6 @@ import (
 const (
 	// CodeEnvironmentUnknown: no rule speaks about the environment.
 	CodeEnvironmentUnknown refusal.Code = "ENVIRONMENT_UNKNOWN"
-	// CodePrincipalInvalid: nobody in particular asks, or with facts the schema does not have.
-	CodePrincipalInvalid refusal.Code = "PRINCIPAL_INVALID"
 	// CodeEvidenceUnverified: a piece of evidence that no verification made.
 	CodeEvidenceUnverified refusal.Code = "EVIDENCE_UNVERIFIED"
 	// CodeTooManyAttestations: more than MaxEvidence pieces of evidence.
@@ -24,21 +23,6 @@ const (
 	// CodeSubjectNoDigest: the artifact in question has no sha256 digest.
 	CodeSubjectNoDigest = attest.CodeSubjectNoDigest
 )
-
-// Principal is who asks: the facts of a verified credential.
-type Principal struct {
-	// ID is unique among callers and never reused for somebody else.
-	ID string
-	// Kind is the platform that vouched, for example "github-actions".
-	Kind string
-	// Issuer is the issuer of the credential, as configured.
-	Issuer string
-	// DisplayName is for people. It is not in the schema: nothing is decided on it.
-	DisplayName string
-	// Attributes are the optional attributes of Assay::Caller in the schema, by
-	// name. Empty ones count as absent; names that the schema lacks are refused.
-	Attributes map[string]string
-}
 
 // Question is one question: may Principal deploy Subject to Environment?
 type Question struct {
@@ -90,7 +74,7 @@ func (q *Question) items() ([]item, error) {
 // sha256 is set aside, and refuses the question only where nothing else is left.
 // A digest may be the word of whoever attested; were it to refuse the question,
 // anybody who may attest could veto any artifact with a made-up sha512.
-func (m *memory) gather(q *Question, items []item) (*input, error) {
+func (m *memory) gather(q *Question, items []item, named names) (*input, error) {
 	if q.Subject.Digest["sha256"] == "" {
 		return nil, refusal.New(CodeSubjectNoDigest, "the artifact in question has no sha256 digest")
 	}
@@ -99,7 +83,7 @@ func (m *memory) gather(q *Question, items []item) (*input, error) {
 			return nil, err
 		}
 	}
-	principal, err := q.Principal.entity()
+	principal, err := q.Principal.entity(named)
 	if err != nil {
 		return nil, err
 	}
@@ -138,32 +122,6 @@ func (m *memory) gather(q *Question, items []item) (*input, error) {
 		return nil, aside
 	}
 	return in, nil
-}
-
-// entity returns the caller as Cedar sees it.
-func (p *Principal) entity() (types.Entity, error) {
-	if p.ID == "" || p.Kind == "" || p.Issuer == "" {
-		return types.Entity{}, refusal.New(CodePrincipalInvalid, "the caller has no id, no kind or no issuer")
-	}
-	m := types.RecordMap{"kind": types.String(p.Kind), "issuer": types.String(p.Issuer)}
-	for name, text := range p.Attributes {
-		switch name {
-		case "repository", "repositoryId", "repositoryOwnerId", "workflowRef", "jobWorkflowRef",
-			"ref", "eventName", "environment", "runnerEnvironment":
-		default:
-			return types.Entity{}, refusal.New(CodePrincipalInvalid, "the schema has no Assay::Caller attribute %q", name)
-		}
-		if len(text) > MaxFactBytes {
-			return types.Entity{}, refusal.New(CodeFactTooLarge, "the caller's %s has %d bytes; at most %d are accepted", name, len(text), MaxFactBytes)
-		}
-		if text != "" {
-			m[types.String(name)] = types.String(text)
-		}
-	}
-	return types.Entity{
-		UID:        types.NewEntityUID(callerType, types.String(p.ID)),
-		Attributes: types.NewRecord(m),
-	}, nil
 }
 
 // request is one evaluation: a question with the facts of one provenance
@@ -208,9 +166,19 @@ func (p *provenance) facts() map[string]string {
 	out["provenance.slsaBuildLevel"] = strconv.Itoa(p.level)
 	out["provenance.builderId"] = p.builderID
 	out["provenance.buildType"] = p.buildType
+	out["provenance.platform"] = p.platform
+	out["provenance.pullRequest"] = strconv.FormatBool(p.pullRequest)
 	out["provenance.sandbox"] = strconv.FormatBool(p.sandbox)
 	out["provenance.subjectOrigin"] = p.origin()
 	out["provenance.signedAt"] = p.item.signedAt.UTC().Format(time.RFC3339)
+	if p.privileged != nil {
+		out["provenance.privileged"] = strconv.FormatBool(*p.privileged)
+	}
+	for name, values := range map[string][]string{"downgrades": p.downgrades, "overrides": p.overrides} {
+		if len(values) > 0 {
+			out["provenance."+name] = clip(strings.Join(values, ", "), maxFoundBytes)
+		}
+	}
 	for name, text := range p.optional() {
 		if text != "" {
 			out["provenance."+name] = text

@@ -39,18 +39,26 @@ type vocabulary struct {
 }
 
 func loadVocabulary() (*vocabulary, error) {
-	var s schema.Schema
-	s.SetFilename("schema.cedarschema")
-	if err := s.UnmarshalCedar([]byte(schemaText)); err != nil {
-		return nil, fmt.Errorf("policy: schema: %w", err)
-	}
-	r, err := s.Resolve()
+	r, err := loadSchema("schema.cedarschema", schemaText)
 	if err != nil {
-		return nil, fmt.Errorf("policy: schema: %w", err)
+		return nil, err
 	}
 	v := &vocabulary{resolved: r, evidence: map[path]bool{}}
 	v.collect(newPath("resource"), r.Entities[artifactType].Shape)
 	return v, nil
+}
+
+func loadSchema(name, text string) (*resolved.Schema, error) {
+	var s schema.Schema
+	s.SetFilename(name)
+	if err := s.UnmarshalCedar([]byte(text)); err != nil {
+		return nil, fmt.Errorf("policy: %s: %w", name, err)
+	}
+	r, err := s.Resolve()
+	if err != nil {
+		return nil, fmt.Errorf("policy: %s: %w", name, err)
+	}
+	return r, nil
 }
 
 // collect adds the optional attributes of a record, and those inside of them.
@@ -64,6 +72,32 @@ func (v *vocabulary) collect(at path, record resolved.RecordType) {
 			v.collect(p, inner)
 		}
 	}
+}
+
+// attributesOf returns the path of every attribute that some request of the
+// schema may have.
+func attributesOf(s *resolved.Schema) map[path]bool {
+	out := map[path]bool{}
+	var collect func(at path, record resolved.RecordType)
+	collect = func(at path, record resolved.RecordType) {
+		for name, attribute := range record {
+			p := at.child(name)
+			out[p] = true
+			if inner, ok := attribute.Type.(resolved.RecordType); ok {
+				collect(p, inner)
+			}
+		}
+	}
+	for _, action := range s.Actions {
+		collect(newPath("context"), action.AppliesTo.Context)
+		for _, kind := range action.AppliesTo.Principals {
+			collect(newPath("principal"), s.Entities[kind].Shape)
+		}
+		for _, kind := range action.AppliesTo.Resources {
+			collect(newPath("resource"), s.Entities[kind].Shape)
+		}
+	}
+	return out
 }
 
 // path names an attribute by the way to it from a variable. The separator
