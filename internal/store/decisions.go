@@ -38,11 +38,11 @@ func (s *Store) SaveDecision(ctx context.Context, d *Decision) error {
 			return err
 		}
 	}
-	return s.w.do(ctx, len(v.Answer)+len(v.Key)+dirtyBytes, func(c *conn) error {
+	return s.w.do(ctx, len(v.Answer)+len(v.Key)+len(v.Caller)+dirtyBytes, func(c *conn) error {
 		res, err := c.exec(`INSERT INTO decisions (id, key, ask_key, created_at, expires_at, subject_name, sha256, environment,
-			passed, reason, policy_version, answer) VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO NOTHING`,
+			passed, reason, policy_version, answer, caller) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO NOTHING`,
 			v.ID, key[:], v.Key, micros(v.CreatedAt), micros(v.ExpiresAt), v.SubjectName, sum, v.Environment,
-			oneIf(v.Passed), v.Reason, v.PolicyVersion, blob(v.Answer))
+			oneIf(v.Passed), v.Reason, v.PolicyVersion, blob(v.Answer), v.Caller)
 		if err != nil {
 			return err
 		}
@@ -75,12 +75,15 @@ func checkDecision(d *Decision) error {
 	if len(d.Answer) > maxBlobBytes {
 		return invalid("answer", "is %d bytes, at most %d are kept", len(d.Answer), maxBlobBytes)
 	}
+	if len(d.Caller) > maxBlobBytes {
+		return invalid("caller", "is %d bytes, at most %d are kept", len(d.Caller), maxBlobBytes)
+	}
 	return nil
 }
 
 // The number of asks of a decision is that of the last one: see the asks table.
 const decisionColumns = `d.seq, d.id, d.ask_key, d.created_at, d.expires_at, d.subject_name, d.sha256, d.environment,
-	d.passed, d.reason, d.policy_version, d.answer,
+	d.passed, d.reason, d.policy_version, d.answer, d.caller,
 	(SELECT seq FROM asks WHERE seq BETWEEN d.seq << 32 AND (d.seq << 32) + 4294967295 ORDER BY seq DESC LIMIT 1) AS last_ask,
 	(SELECT at  FROM asks WHERE seq BETWEEN d.seq << 32 AND (d.seq << 32) + 4294967295 ORDER BY seq DESC LIMIT 1) AS last_asked_at`
 
@@ -91,7 +94,7 @@ func scanDecision(rows rowScanner) (*Decision, int64, error) {
 	var sum []byte
 	var lastAsk, lastAt sql.NullInt64
 	err := rows.Scan(&seq, &d.ID, &d.Key, &created, &expires, &d.SubjectName, &sum, &d.Environment,
-		&d.Passed, &d.Reason, &d.PolicyVersion, &d.Answer, &lastAsk, &lastAt)
+		&d.Passed, &d.Reason, &d.PolicyVersion, &d.Answer, &d.Caller, &lastAsk, &lastAt)
 	if err != nil {
 		return nil, 0, err
 	}

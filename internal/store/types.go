@@ -64,6 +64,9 @@ type Decision struct {
 	Reason        string
 	Answer        []byte
 	PolicyVersion string
+	// Caller is whose question it was first, opaque to the store; nil in rows of
+	// versions that did not keep it.
+	Caller []byte
 	// CreatedAt and ExpiresAt are kept to the microsecond.
 	CreatedAt, ExpiresAt time.Time
 
