@@ -17,21 +17,30 @@ const allowedReason = "ALLOWED"
 // checkAttested refuses an answer to an attest that does not speak about exactly
 // the subjects sent.
 func checkAttested(result *assayv1.AttestResult, sent []Subject) error {
-	if result.GetAttestation() == nil {
-		return dishonest("the result of the attest holds no attestation")
-	}
-	statement, err := checkAttestation(result.GetAttestation())
+	statement, err := checkProvenance(result.GetAttestation())
 	if err != nil {
 		return err
-	}
-	if statement.PredicateType != attest.PredicateSLSAProvenanceV1 {
-		return dishonest("the attestation is a %q, not provenance", statement.PredicateType)
 	}
 	want := make(map[string]string, len(sent))
 	for _, s := range sent {
 		want[s.Name] = s.SHA256
 	}
 	return checkSubjects(statement, want)
+}
+
+// checkProvenance refuses what is no consistent attestation of provenance.
+func checkProvenance(a *assayv1.Attestation) (*attest.Statement, error) {
+	if a == nil {
+		return nil, dishonest("the result of the attest holds no attestation")
+	}
+	statement, err := checkAttestation(a)
+	if err != nil {
+		return nil, err
+	}
+	if statement.PredicateType != attest.PredicateSLSAProvenanceV1 {
+		return nil, dishonest("the attestation is a %q, not provenance", statement.PredicateType)
+	}
+	return statement, nil
 }
 
 // checkAttestation refuses an attestation whose index says other things than its
@@ -56,11 +65,38 @@ func checkAttestation(a *assayv1.Attestation) (*attest.Statement, error) {
 	case parts.LogEntry.LogIndex != a.GetLogIndex():
 		return nil, dishonest("the attestation is listed at log index %d and logged at %d", a.GetLogIndex(), parts.LogEntry.LogIndex)
 	}
+	if err := checkLevel(statement, a.GetSlsaBuildLevel()); err != nil {
+		return nil, err
+	}
 	listed := make(map[string]string, len(a.GetSubjects()))
 	for _, s := range a.GetSubjects() {
 		listed[s.GetName()] = s.GetDigest()["sha256"]
 	}
 	return statement, checkSubjects(statement, listed)
+}
+
+// checkLevel refuses an index that gives a build a higher level than was signed. A
+// lower one may be: the operator can trust a builder less by now.
+func checkLevel(statement *attest.Statement, listed int32) error {
+	if statement.PredicateType != attest.PredicateSLSAProvenanceV1 {
+		return nil
+	}
+	var predicate struct {
+		BuildDefinition struct {
+			InternalParameters struct {
+				Assay struct {
+					Level *int32 `json:"slsaBuildLevel"`
+				} `json:"assay"`
+			} `json:"internalParameters"`
+		} `json:"buildDefinition"`
+	}
+	if err := json.Unmarshal(statement.Predicate, &predicate); err != nil {
+		return dishonest("the provenance: %w", err)
+	}
+	if signed := predicate.BuildDefinition.InternalParameters.Assay.Level; signed != nil && listed > *signed {
+		return dishonest("the attestation is listed at SLSA Build level %d and signed at %d", listed, *signed)
+	}
+	return nil
 }
 
 func parseStatement(parts *attest.BundleParts) (*attest.Statement, error) {

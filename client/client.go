@@ -3,7 +3,7 @@
 //
 //	c, err := client.Dial(ctx, client.Config{
 //		Server:     "https://assay.example.com",
-//		Credential: client.GitHubActions(os.LookupEnv),
+//		Credential: source, // from client.Detect, or of one kind: client.GitHubActions(os.LookupEnv)
 //	})
 //	if err != nil { … }
 //	defer c.Close()
@@ -25,7 +25,11 @@
 // A platform token names its audience, and whoever receives it can present it to
 // that audience. So the audience is the origin of the URL the user configured,
 // scheme://host[:port], and nothing a server says can change it: a hostile server
-// can only ever harvest tokens made out to itself.
+// can only ever harvest tokens made out to itself. Two credentials know no such
+// audience. A person's ID token names the client id that the person logged in
+// with, so each deployment wants a client id of its own ([Login]). A client
+// certificate proves a TLS connection and can be shown to nobody else
+// ([ClientCertificate]).
 //
 // # Calls
 //
@@ -76,7 +80,8 @@ type Config struct {
 	// if empty. Set it only where the server is reached under another name than
 	// its own. Never set it from anything a server said.
 	Audience string
-	// Credential proves who the caller is. Without one only GetTrustedRoot works.
+	// Credential proves who the caller is; Detect finds the one of an environment.
+	// Without one only GetTrustedRoot works.
 	Credential CredentialSource
 	// AllowPlaintext permits http:// to a host that is not this machine. Tokens
 	// and artifacts then travel readable and changeable by everybody on the way.
@@ -115,7 +120,11 @@ func Dial(_ context.Context, cfg Config) (*Client, error) {
 	if cfg.Audience == "" {
 		cfg.Audience = ep.origin
 	}
-	transport, err := transportCredentials(ep, cfg.CAFile)
+	transport, err := transportCredentials(ep, cfg.CAFile, cfg.Credential)
+	if err != nil {
+		return nil, err
+	}
+	session, err := openSession(cfg.Credential, ep.origin, cfg.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -150,6 +159,7 @@ func Dial(_ context.Context, cfg Config) (*Client, error) {
 		identity:     assayv1.NewIdentityServiceClient(conn),
 	}
 	c.sessions = newSessions(c.identity, cfg.Credential, cfg.Audience, cfg.Now)
+	c.sessions.resume(session)
 	return c, nil
 }
 
@@ -159,8 +169,12 @@ func (c *Client) Close() error { return c.conn.Close() }
 // Server returns the origin of the server, scheme://host[:port].
 func (c *Client) Server() string { return c.endpoint.origin }
 
-func transportCredentials(ep *endpoint, caFile string) (credentials.TransportCredentials, error) {
+func transportCredentials(ep *endpoint, caFile string, source CredentialSource) (credentials.TransportCredentials, error) {
+	proof, certified := source.(certified)
 	if ep.plaintext {
+		if certified {
+			return nil, badInput(CodeCertificateInvalid, "server %s is plaintext: a client certificate proves a TLS connection", ep.origin)
+		}
 		if caFile != "" {
 			return nil, badInput(CodeServerInvalid, "server %s is plaintext: a CA file has no meaning", ep.origin)
 		}
@@ -176,6 +190,14 @@ func transportCredentials(ep *endpoint, caFile string) (credentials.TransportCre
 		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
 			return nil, badInput(CodeCAFileInvalid, "CA file %s holds no PEM certificate", caFile)
 		}
+	}
+	if certified {
+		// Now, so that a certificate which cannot be read is not taken for a server
+		// that is away.
+		if _, err := proof.certificate(); err != nil {
+			return nil, err
+		}
+		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return proof.certificate() }
 	}
 	return credentials.NewTLS(cfg), nil
 }

@@ -2,15 +2,18 @@ package client
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
+	"github.com/assay-build/assay/internal/attest"
 	assayv1 "github.com/assay-build/assay/proto/assay/v1"
 )
 
@@ -22,6 +25,11 @@ const (
 	CodeCredentialRefused = "CREDENTIAL_REFUSED"
 	// CodeCredentialUnavailable: the platform could not be reached, or answered nonsense.
 	CodeCredentialUnavailable = "CREDENTIAL_UNAVAILABLE"
+	// CodeCredentialInvalid: what the environment holds is no token that could be sent.
+	CodeCredentialInvalid = "CREDENTIAL_INVALID"
+	// CodeCredentialAudience: the token at hand is made out to somebody else, so it
+	// is not shown to this server.
+	CodeCredentialAudience = "CREDENTIAL_AUDIENCE_MISMATCH"
 )
 
 // CredentialSource yields platform credentials. Each credential works once, so a
@@ -135,13 +143,21 @@ func readToken(ctx context.Context, resp *http.Response) (string, error) {
 	if err := json.Unmarshal(body, &answer); err != nil {
 		return "", nonsense("no JSON")
 	}
-	if n := len(answer.Value); n == 0 || n > maxOIDCTokenBytes {
-		return "", nonsense("a token of %d bytes, limit %d", n, maxOIDCTokenBytes)
-	}
-	if strings.Count(answer.Value, ".") != 2 {
-		return "", nonsense("a value that is no JWT")
+	if err := checkTokenShape(answer.Value); err != nil {
+		return "", nonsense("%w", err)
 	}
 	return answer.Value, nil
+}
+
+// checkTokenShape refuses what no server of the contract takes.
+func checkTokenShape(token string) error {
+	if n := len(token); n == 0 || n > maxOIDCTokenBytes {
+		return fmt.Errorf("a token of %d bytes, limit %d", n, maxOIDCTokenBytes)
+	}
+	if strings.Count(token, ".") != 2 || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return errors.New("a value that is no JWT")
+	}
+	return nil
 }
 
 // unavailable is retryable, unless it was the caller who lost patience.
@@ -153,4 +169,83 @@ func unavailable(ctx context.Context, err error) *Error {
 
 func nonsense(format string, args ...any) *Error {
 	return newError(ErrUnavailable, CodeCredentialUnavailable, "GitHub's token endpoint answered "+format, args...)
+}
+
+// The variables that hold a token somebody else asked for.
+const (
+	envIDToken     = "ASSAY_ID_TOKEN"
+	envIDTokenFile = "ASSAY_ID_TOKEN_FILE"
+)
+
+// IDToken returns the credential source of an environment that holds an OIDC
+// token already: in ASSAY_ID_TOKEN, as GitLab's id_tokens puts it there, or else in
+// the file that ASSAY_ID_TOKEN_FILE names, which is read anew for each session.
+//
+// Such a token was made out by somebody else, perhaps to another service, so its
+// aud is compared before it is sent: it must be the audience and nothing besides.
+// The server verifies the token; this only keeps it from who should not see it.
+func IDToken(lookup func(string) (string, bool)) CredentialSource { return &idToken{lookup} }
+
+type idToken struct{ lookup func(string) (string, bool) }
+
+func (s *idToken) Credential(_ context.Context, audience string) (*assayv1.ExchangeRequest, error) {
+	token, from, err := s.read()
+	if err != nil {
+		return nil, err
+	}
+	if err := checkTokenShape(token); err != nil {
+		return nil, newError(ErrUnauthenticated, CodeCredentialInvalid, "%s holds %w", from, err)
+	}
+	if err := checkTokenAudience(token, audience); err != nil {
+		return nil, err
+	}
+	return &assayv1.ExchangeRequest{Credential: &assayv1.ExchangeRequest_OidcToken{OidcToken: token}}, nil
+}
+
+func (s *idToken) read() (token, from string, err error) {
+	if token, _ := s.lookup(envIDToken); token != "" {
+		return token, envIDToken, nil
+	}
+	path, _ := s.lookup(envIDTokenFile)
+	if path == "" {
+		return "", "", newError(ErrUnauthenticated, CodeCredentialMissing, "neither %s nor %s is set", envIDToken, envIDTokenFile)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", "", newError(ErrUnauthenticated, CodeCredentialMissing, "%s: %w", envIDTokenFile, err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxTokenAnswer))
+	if err != nil {
+		return "", "", newError(ErrUnauthenticated, CodeCredentialMissing, "%s: %w", envIDTokenFile, err)
+	}
+	return strings.TrimSpace(string(data)), envIDTokenFile, nil
+}
+
+// checkTokenAudience reads the aud of a token without believing anything in it.
+func checkTokenAudience(token, audience string) error {
+	payload, err := base64.RawURLEncoding.Strict().DecodeString(strings.Split(token, ".")[1])
+	if err != nil {
+		return newError(ErrUnauthenticated, CodeCredentialInvalid, "the token's payload is not base64url")
+	}
+	if err := attest.CheckJSON(payload, maxOIDCTokenBytes); err != nil {
+		return newError(ErrUnauthenticated, CodeCredentialInvalid, "the token's payload is not strict JSON")
+	}
+	var claims struct {
+		Audience json.RawMessage `json:"aud"`
+	}
+	if err := json.Unmarshal(payload, &claims); err != nil {
+		return newError(ErrUnauthenticated, CodeCredentialInvalid, "the token's payload is not an object")
+	}
+	var one string
+	var many []string
+	if json.Unmarshal(claims.Audience, &one) == nil {
+		many = []string{one}
+	} else if json.Unmarshal(claims.Audience, &many) != nil {
+		return newError(ErrUnauthenticated, CodeCredentialInvalid, "the token's aud is neither a string nor a list of them")
+	}
+	if len(many) != 1 || many[0] != audience {
+		return newError(ErrUnauthenticated, CodeCredentialAudience, "the token is made out to %.300q, want exactly %q", many, audience)
+	}
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/assay-build/assay/internal/stsproof"
 	assayv1 "github.com/assay-build/assay/proto/assay/v1"
 	"google.golang.org/grpc/metadata"
 )
@@ -57,7 +58,7 @@ func (s *sessions) open(ctx context.Context) (string, error) {
 	if s.source == nil {
 		return "", newError(ErrUnauthenticated, CodeCredentialMissing, "this call needs a credential and none is configured")
 	}
-	req, err := s.source.Credential(ctx, s.audience)
+	req, err := s.credential(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -73,6 +74,30 @@ func (s *sessions) open(ctx context.Context) (string, error) {
 	// token is used all the same for the call at hand.
 	s.current, s.goodTil = token, resp.GetExpireTime().AsTime().Add(-sessionMargin)
 	return token, nil
+}
+
+func (s *sessions) credential(ctx context.Context) (*assayv1.ExchangeRequest, error) {
+	if source, ok := s.source.(challenged); ok {
+		return source.CredentialWithChallenge(ctx, s.audience, s.challenge)
+	}
+	return s.source.Credential(ctx, s.audience)
+}
+
+// challenge asks the server for a nonce. What gets signed is our audience in any
+// case; a server that names another could not accept the proof, or collects proofs
+// for somebody else. Either way nothing is sent.
+func (s *sessions) challenge(ctx context.Context) (*assayv1.ChallengeResponse, error) {
+	resp, err := s.identity.Challenge(ctx, &assayv1.ChallengeRequest{})
+	if err != nil {
+		return nil, fromStatus(err)
+	}
+	if resp.GetAudience() != s.audience {
+		return nil, dishonest("Challenge is for audience %.200q; the configured one is %q", resp.GetAudience(), s.audience)
+	}
+	if n := len(resp.GetNonce()); n != stsproof.NonceBytes {
+		return nil, dishonest("Challenge has a nonce of %d bytes, not %d", n, stsproof.NonceBytes)
+	}
+	return resp, nil
 }
 
 // drop forgets a session the server called expired, unless a newer one has

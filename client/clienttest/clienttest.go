@@ -18,6 +18,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
@@ -30,6 +31,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -53,10 +55,12 @@ type Server struct {
 	// Exchanges counts the sessions asked for.
 	Exchanges atomic.Int64
 
+	OnChallenge        func(context.Context, *assayv1.ChallengeRequest) (*assayv1.ChallengeResponse, error)
 	OnExchange         func(context.Context, *assayv1.ExchangeRequest) (*assayv1.ExchangeResponse, error)
 	OnWhoAmI           func(context.Context, *assayv1.WhoAmIRequest) (*assayv1.WhoAmIResponse, error)
 	OnAttest           func(assayv1.AttestationService_AttestServer) error
 	OnAttestDigests    func(context.Context, *assayv1.AttestDigestsRequest) (*assayv1.AttestDigestsResponse, error)
+	OnAttestBuild      func(context.Context, *assayv1.AttestBuildRequest) (*assayv1.AttestBuildResponse, error)
 	OnVerify           func(context.Context, *assayv1.VerifyRequest) (*assayv1.VerifyResponse, error)
 	OnListAttestations func(context.Context, *assayv1.ListAttestationsRequest) (*assayv1.ListAttestationsResponse, error)
 	OnGetAttestation   func(context.Context, *assayv1.GetAttestationRequest) (*assayv1.GetAttestationResponse, error)
@@ -79,6 +83,8 @@ func New(tb testing.TB) *Server {
 }
 
 // NewTLS is New with TLS. The second result is a file that holds its certificate.
+// It asks clients for a certificate, takes any, and needs none: what came is in
+// the peer of a call's context.
 func NewTLS(tb testing.TB) (*Server, string) {
 	tb.Helper()
 	// httptest has a certificate for 127.0.0.1 at hand.
@@ -89,7 +95,10 @@ func NewTLS(tb testing.TB) (*Server, string) {
 	if err := os.WriteFile(caFile, block, 0o600); err != nil {
 		tb.Fatal(err)
 	}
-	return start(tb, "https", grpc.Creds(credentials.NewServerTLSFromCert(&h.TLS.Certificates[0]))), caFile
+	config := &tls.Config{
+		Certificates: h.TLS.Certificates, ClientAuth: tls.RequestClientCert, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12,
+	}
+	return start(tb, "https", grpc.Creds(credentials.NewTLS(config))), caFile
 }
 
 func start(tb testing.TB, scheme string, options ...grpc.ServerOption) *Server {
@@ -122,6 +131,17 @@ type Credential struct{}
 // Credential returns a token that names its audience.
 func (Credential) Credential(_ context.Context, audience string) (*assayv1.ExchangeRequest, error) {
 	return &assayv1.ExchangeRequest{Credential: &assayv1.ExchangeRequest_OidcToken{OidcToken: "token for " + audience}}, nil
+}
+
+func (s services) Challenge(ctx context.Context, req *assayv1.ChallengeRequest) (*assayv1.ChallengeResponse, error) {
+	if s.OnChallenge != nil {
+		return s.OnChallenge(ctx, req)
+	}
+	nonce := make([]byte, 32)
+	rand.Read(nonce)
+	return &assayv1.ChallengeResponse{
+		Nonce: nonce, ExpireTime: timestamppb.New(time.Now().Add(5 * time.Minute)), Audience: s.URL,
+	}, nil
 }
 
 func (s services) Exchange(ctx context.Context, req *assayv1.ExchangeRequest) (*assayv1.ExchangeResponse, error) {
@@ -163,6 +183,16 @@ func (s services) AttestDigests(ctx context.Context, req *assayv1.AttestDigestsR
 		subject.Origin = assayv1.DigestOrigin_DIGEST_ORIGIN_CLAIMED
 	}
 	return &assayv1.AttestDigestsResponse{Result: &assayv1.AttestResult{Attestation: Attestation(req.GetSubjects()...)}}, nil
+}
+
+func (s services) AttestBuild(ctx context.Context, req *assayv1.AttestBuildRequest) (*assayv1.AttestBuildResponse, error) {
+	if s.OnAttestBuild != nil {
+		return s.OnAttestBuild(ctx, req)
+	}
+	return &assayv1.AttestBuildResponse{Result: &assayv1.AttestResult{Attestation: BuildAttestation(req.GetBuildArn(), &assayv1.Subject{
+		Name: "artifacts/app.zip", Digest: map[string]string{"sha256": hex.EncodeToString(sha256.New().Sum(nil))},
+		Origin: assayv1.DigestOrigin_DIGEST_ORIGIN_HASHED,
+	})}}, nil
 }
 
 func (s services) Verify(ctx context.Context, req *assayv1.VerifyRequest) (*assayv1.VerifyResponse, error) {
@@ -259,6 +289,37 @@ func Attestation(subjects ...*assayv1.Subject) *assayv1.Attestation {
 		Bundle:         bundle,
 		SlsaBuildLevel: 0,
 	}
+}
+
+// BuildPredicate is what BuildAttestation states: a finished build of CodeBuild
+// whose debug session keeps it below its builder's best level.
+func BuildPredicate(buildARN string) string {
+	arn, err := json.Marshal(buildARN)
+	if err != nil {
+		panic(err)
+	}
+	return `{"buildDefinition":{"buildType":"https://assay.build/buildtypes/codebuild/v1",` +
+		`"externalParameters":{"project":{"arn":"arn:aws:codebuild:eu-west-1:111122223333:project/app"},` +
+		`"source":{"type":"GITHUB","location":"https://github.com/acme/app.git","version":"refs/heads/main"},` +
+		`"environment":{"image":"aws/codebuild/standard:7.0","privilegedMode":false},` +
+		`"overrides":[{"field":"debugSessionEnabled"},{"field":"environment.image"}]},` +
+		`"internalParameters":{"codebuild":{"initiator":"GitHub-Hookshot/1","mode":"post-build","serviceRole":"arn:aws:iam::111122223333:role/app"},` +
+		`"assay":{"slsaBuildLevel":1,"downgrades":["debug-session"]}},` +
+		`"resolvedDependencies":[{"digest":{"gitCommit":"6113728f27ae82c7b1a177c8d03f9e96e0adf246"},"uri":"git+https://github.com/acme/app@refs/heads/main"},` +
+		`{"digest":{"sha256":"` + strings.Repeat("ab", 32) + `"},"uri":"buildspec.yml"}]},` +
+		`"runDetails":{"builder":{"id":"https://assay.example/builders/codebuild/post-build"},"metadata":{"invocationId":` + string(arn) + `}}}`
+}
+
+// BuildAttestation is an honest attestation of what a build of CodeBuild made.
+func BuildAttestation(buildARN string, subjects ...*assayv1.Subject) *assayv1.Attestation {
+	bundle, id := Bundle(attest.PredicateSLSAProvenanceV1, BuildPredicate(buildARN), true, subjects...)
+	at := Attestation(subjects...)
+	at.AttestationId, at.Bundle = id, bundle
+	at.BuilderId = "https://assay.example/builders/codebuild/post-build"
+	at.BuildType = "https://assay.build/buildtypes/codebuild/v1"
+	at.InvocationId = buildARN
+	at.SlsaBuildLevel, at.Downgrades = 1, []string{"debug-session"}
+	return at
 }
 
 const (

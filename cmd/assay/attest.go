@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/assay-build/assay/client"
 	assayv1 "github.com/assay-build/assay/proto/assay/v1"
@@ -115,15 +116,20 @@ func (a *app) attest(ctx context.Context, job *attestJob, format string) error {
 	if err != nil {
 		return err
 	}
-	// From here on the artifacts are attested: what fails now is reported, and a
-	// repeated attest returns the same answer.
+	return a.attested(c.Server(), result, job.bundles, format)
+}
+
+// attested tells the result. From here on the artifacts are attested: what fails
+// now is reported, and a repeated attest returns the same answer.
+func (a *app) attested(server string, result *client.Attested, bundles *bundleWriter, format string) error {
 	var written []string
-	if job.bundles != nil {
-		if written, err = job.bundles.write(result.Attestation.GetBundle()); err != nil {
+	var err error
+	if bundles != nil {
+		if written, err = bundles.write(result.Attestation.GetBundle()); err != nil {
 			return fmt.Errorf("attested as %s, but the bundle could not be written: %w", result.Attestation.GetAttestationId(), err)
 		}
 	}
-	a.summarise(attestSummary(c.Server(), result))
+	a.summarise(attestSummary(server, result))
 	if format == "json" {
 		return a.printJSON(attestOutput{
 			Attestation: attestationOutput(result.Attestation), Repeated: result.Repeated, BundlePaths: written,
@@ -148,7 +154,7 @@ func (a *app) printAttested(result *client.Attested, written []string) {
 	t = a.table()
 	t.row("attestation", clean(at.GetAttestationId()))
 	t.row("builder", clean(at.GetBuilderId()))
-	t.row("level", level(at))
+	t.row("level", level(at.GetSlsaBuildLevel(), at.GetDowngrades()))
 	t.row("source", clean(at.GetSourceUri()))
 	t.row("log index", fmt.Sprint(at.GetLogIndex()))
 	for _, path := range written {
@@ -168,10 +174,17 @@ func origin(s *assayv1.Subject) string {
 	return ""
 }
 
-// level shows the SLSA Build level, and says what a 0 is worth.
-func level(at *assayv1.Attestation) string {
-	if at.GetSlsaBuildLevel() == 0 {
-		return "0 (no guarantees about the build)"
+// level shows an SLSA Build level and what lowered it, and says what a 0 is worth.
+func level(n int32, downgrades []string) string {
+	text := fmt.Sprint(n)
+	if n == 0 {
+		text += " (no guarantees about the build)"
 	}
-	return fmt.Sprint(at.GetSlsaBuildLevel())
+	if len(downgrades) > 0 {
+		text += ", lowered by " + joined(downgrades)
+	}
+	return text
 }
+
+// joined lists words from outside.
+func joined(words []string) string { return clean(strings.Join(words, ", ")) }

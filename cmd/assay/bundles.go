@@ -19,7 +19,8 @@ type bundleWriter struct {
 	names []string
 }
 
-func planBundles(dir string, job *attestJob) (*bundleWriter, error) {
+// openBundles prepares dir. The names are known later, or from planBundles.
+func openBundles(dir string) (*bundleWriter, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, usage("--bundle-dir: "+err.Error(), "")
 	}
@@ -27,9 +28,17 @@ func planBundles(dir string, job *attestJob) (*bundleWriter, error) {
 	if err != nil {
 		return nil, usage("--bundle-dir: "+err.Error(), "")
 	}
-	w := &bundleWriter{dir: dir, root: root, names: job.names()}
+	return &bundleWriter{dir: dir, root: root}, nil
+}
+
+func planBundles(dir string, job *attestJob) (*bundleWriter, error) {
+	w, err := openBundles(dir)
+	if err != nil {
+		return nil, err
+	}
+	w.names = job.names()
 	for _, name := range w.names {
-		info, err := root.Stat(filepath.FromSlash(name + bundleSuffix))
+		info, err := w.root.Stat(filepath.FromSlash(name + bundleSuffix))
 		if err != nil {
 			continue // Nothing there to overwrite; what else is wrong the write will tell.
 		}

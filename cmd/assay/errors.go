@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/assay-build/assay/client"
 	"github.com/spf13/cobra"
@@ -56,7 +57,7 @@ func exitCode(err error) int {
 	case errors.Is(err, errDenied), errors.Is(err, client.ErrDenied):
 		return exitDenied
 	case errors.As(err, &wrongUse), errors.Is(err, client.ErrInvalid), errors.Is(err, client.ErrNotFound),
-		errors.Is(err, &client.Error{Code: client.CodeCredentialMissing}):
+		errors.Is(err, &client.Error{Code: client.CodeCredentialMissing}), errors.Is(err, &client.Error{Code: client.CodeLoginExpired}):
 		return exitUsage
 	case errors.As(err, &ours), errors.Is(err, context.Canceled):
 		return exitUndecided
@@ -100,9 +101,31 @@ func hintFor(err error) string {
 	case client.CodePlaintextRefused:
 		return "use https://; or --allow-plaintext where the way to the server is safe by other means"
 	case client.CodeCredentialMissing:
-		return "in the workflow, give the job `permissions: id-token: write` and `contents: read`"
+		if !strings.Contains(e.Message, "GitHub") {
+			return "" // it says what is missing
+		}
+		return "on GitHub Actions give the job `permissions: id-token: write` and `contents: read`; as a person, assay login"
 	case client.CodeCredentialRefused:
-		return "the token endpoint serves only the running job, and only with `permissions: id-token: write`"
+		if !strings.Contains(e.Message, "GitHub") {
+			return ""
+		}
+		return "GitHub's token endpoint serves only the running job, and only with `permissions: id-token: write`"
+	case client.CodeCredentialAudience:
+		return "have the platform make the token out to the origin of the --server URL"
+	case "TOKEN_REPLAYED":
+		return "a token opens one session: run assay login first, and the other commands with ASSAY_CREDENTIAL=login"
+	case client.CodeLoginExpired, client.CodeLoginServerMismatch:
+		return "run assay login"
+	case client.CodeLoginFileInvalid:
+		return "run assay logout and then assay login"
+	case client.CodeLoginConfigInvalid:
+		return "--issuer is the https URL of the identity provider, --client-id what Assay is registered as there"
+	case client.CodeLoginStateMismatch, client.CodeLoginIssuerMismatch, client.CodeLoginNonceMismatch:
+		return "start again, and follow only the address that assay prints"
+	case client.CodeLoginUnavailable:
+		return "is the identity provider reachable from here, and is this its URL?"
+	case client.CodeLoginUnsupported, client.CodeLoginAnswerInvalid, client.CodeLoginTokenInvalid, client.CodeLoginDenied:
+		return "the identity provider's administrator knows how Assay is registered there"
 	case "TOKEN_AUDIENCE_MISMATCH":
 		return "the token is made out to the --server URL; use the URL the server knows itself by"
 	case "CALLER_NOT_ALLOWED":

@@ -2,12 +2,9 @@ package main
 
 import (
 	"bytes"
-	"context"
-	"fmt"
 	"strings"
 
 	buildinfo "github.com/assay-build/assay/internal/version"
-	assayv1 "github.com/assay-build/assay/proto/assay/v1"
 	"github.com/spf13/cobra"
 )
 
@@ -26,7 +23,7 @@ only as good as the way it came: fetch it once, over TLS, and keep it.`,
 		if err := format.check(); err != nil {
 			return err
 		}
-		ctx, c, done, err := a.connect(cmd.Context())
+		ctx, c, done, err := a.dial(cmd.Context(), nil)
 		if err != nil {
 			return err
 		}
@@ -44,62 +41,6 @@ only as good as the way it came: fetch it once, over TLS, and keep it.`,
 		return nil
 	})
 	return cmd
-}
-
-func (a *app) whoamiCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "whoami",
-		Short: "Show who the server holds this job to be",
-		Args:  cobra.NoArgs,
-	}
-	format := formatFlag(cmd, "text", "json")
-	cmd.RunE = runs(func(cmd *cobra.Command, _ []string) error {
-		if err := format.check(); err != nil {
-			return err
-		}
-		return a.whoami(cmd.Context(), format.value)
-	})
-	return cmd
-}
-
-func (a *app) whoami(ctx context.Context, format string) error {
-	ctx, c, done, err := a.connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
-	me, err := c.WhoAmI(ctx)
-	if err != nil {
-		return err
-	}
-	if format == "json" {
-		return a.printJSON(whoamiOutput{Caller: callerOutput(me.GetCaller()), ExpireTime: stamp(me.GetExpireTime())})
-	}
-	caller := me.GetCaller()
-	t := a.table()
-	t.row("caller", clean(caller.GetDisplayName()))
-	t.row("kind", callerKind(caller.GetKind()))
-	t.row("issuer", clean(caller.GetIssuer()))
-	if caller.GetBuilderId() != "" {
-		t.row("builder", clean(caller.GetBuilderId()))
-		t.row("level", fmt.Sprint(caller.GetSlsaBuildLevel()))
-	}
-	if gh := caller.GetGithubActions(); gh != nil {
-		gitHubRows(t, gh)
-	}
-	t.row("session until", stamp(me.GetExpireTime()))
-	t.flush()
-	return nil
-}
-
-func gitHubRows(t *table, gh *assayv1.GitHubActionsClaims) {
-	t.row("repository", clean(fmt.Sprintf("%s (id %d, owner id %d)", gh.GetRepository(), gh.GetRepositoryId(), gh.GetRepositoryOwnerId())))
-	t.row("workflow", clean(gh.GetJobWorkflowRef()))
-	t.row("ref", clean(gh.GetRef()))
-	t.row("commit", clean(gh.GetSha()))
-	t.row("event", clean(gh.GetEventName()))
-	t.row("runner", clean(gh.GetRunnerEnvironment()))
-	t.row("run", fmt.Sprintf("%d, attempt %d", gh.GetRunId(), gh.GetRunAttempt()))
 }
 
 func (a *app) versionCommand() *cobra.Command {

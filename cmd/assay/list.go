@@ -69,11 +69,19 @@ func (a *app) list(ctx context.Context, filter string, limit int, format string)
 	t := a.table()
 	t.row("TIME", "SUBJECT", "LEVEL", "SOURCE", "COMMIT", "ID")
 	for _, at := range rows {
-		t.row(stamp(at.GetCreateTime()), clip(subjectList(at), 40), fmt.Sprint(at.GetSlsaBuildLevel()),
+		t.row(stamp(at.GetCreateTime()), clip(subjectList(at), 40), shortLevel(at),
 			clean(at.GetSourceUri()), clip(clean(at.GetSourceDigest()["gitCommit"]), 13), clean(at.GetAttestationId()))
 	}
 	t.flush()
 	return nil
+}
+
+// shortLevel is the level, and in brackets what lowered it.
+func shortLevel(at *assayv1.Attestation) string {
+	if len(at.GetDowngrades()) == 0 {
+		return fmt.Sprint(at.GetSlsaBuildLevel())
+	}
+	return fmt.Sprintf("%d (%s)", at.GetSlsaBuildLevel(), clip(joined(at.GetDowngrades()), 40))
 }
 
 // subjectList is the first subject and how many there are besides.

@@ -1,9 +1,10 @@
 // Command assay attests what a CI job built and asks whether an artifact may be
 // deployed.
 //
-//	assay attest dist/* --bundle-dir dist      in a GitHub Actions job
+//	assay attest dist/* --bundle-dir dist      in a CI job
+//	assay attest-build ARN                     after a build of AWS CodeBuild
 //	assay verify --env prod dist/app           in a deploy stage
-//	assay list; assay show ID                  for an auditor
+//	assay login; assay list; assay show ID     for an auditor
 //
 // The server comes from --server or ASSAY_SERVER. docs/cli.md lists commands,
 // variables and the exit codes, which are frozen:
@@ -36,6 +37,7 @@ import (
 	"time"
 
 	"github.com/assay-build/assay/client"
+	assayv1 "github.com/assay-build/assay/proto/assay/v1"
 	"github.com/spf13/cobra"
 )
 
@@ -119,9 +121,9 @@ func (a *app) rootCommand() *cobra.Command {
 	flags.StringVar(&a.server, "server", a.env("ASSAY_SERVER"), "server URL, https://HOST[:PORT] (ASSAY_SERVER)")
 	flags.StringVar(&a.caFile, "ca-file", a.env("ASSAY_CA_FILE"), "PEM certificates to trust instead of the system's (ASSAY_CA_FILE)")
 	flags.BoolVar(&a.allowPlaintext, "allow-plaintext", false, "permit http:// to another machine")
-	flags.DurationVar(&a.timeout, "timeout", 0, "give up after this long (default 1m, attest 1h)")
-	root.AddCommand(a.attestCommand(), a.verifyCommand(), a.listCommand(), a.showCommand(),
-		a.trustedRootCommand(), a.whoamiCommand(), a.versionCommand())
+	flags.DurationVar(&a.timeout, "timeout", 0, "give up after this long (default 1m; attest 1h, attest-build 30m, login 10m)")
+	root.AddCommand(a.attestCommand(), a.attestBuildCommand(), a.verifyCommand(), a.listCommand(), a.showCommand(),
+		a.trustedRootCommand(), a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.versionCommand())
 	root.SetHelpCommand(helpCommand(root))
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage(err.Error(), "see: "+cmd.CommandPath()+" --help")
@@ -155,9 +157,26 @@ func (a *app) env(name string) string {
 	return v
 }
 
-// connect returns a client and a context that ends with --timeout. The caller
-// calls done.
+// connect returns a client with the credential of this environment, and a context
+// that ends with --timeout. The caller calls done.
 func (a *app) connect(ctx context.Context) (_ context.Context, c *client.Client, done func(), err error) {
+	found, err := client.Detect(a.lookup)
+	if err != nil {
+		return a.dial(ctx, undetected{err})
+	}
+	return a.dial(ctx, found.Source)
+}
+
+// undetected is the credential of an environment that has none. It says so when
+// one is needed, after everything else that is wrong with the command.
+type undetected struct{ err error }
+
+func (u undetected) Credential(context.Context, string) (*assayv1.ExchangeRequest, error) {
+	return nil, u.err
+}
+
+// dial is connect with a credential of the caller's choice, or none.
+func (a *app) dial(ctx context.Context, source client.CredentialSource) (_ context.Context, c *client.Client, done func(), err error) {
 	if a.server == "" {
 		return nil, nil, nil, usage("no server given", "set ASSAY_SERVER or pass --server https://HOST")
 	}
@@ -166,7 +185,7 @@ func (a *app) connect(ctx context.Context) (_ context.Context, c *client.Client,
 	}
 	c, err = client.Dial(ctx, client.Config{
 		Server:         a.server,
-		Credential:     client.GitHubActions(a.lookup),
+		Credential:     source,
 		AllowPlaintext: a.allowPlaintext,
 		CAFile:         a.caFile,
 		UserAgent:      userAgent(),

@@ -23,7 +23,17 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"assay": main})
+	testscript.Main(m, map[string]func(){"assay": main, "xdg-open": browser})
+}
+
+// browser is a desktop whose user agrees to everything.
+func browser() {
+	resp, err := http.Get(os.Args[1])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return
+	}
+	resp.Body.Close()
 }
 
 // result is how a run ended.
@@ -161,6 +171,9 @@ func TestUnknownErrors(t *testing.T) {
 		{commandError{usage("x", "")}, exitUsage},
 		{commandError{&client.Error{Code: client.CodeCredentialMissing}}, exitUsage},
 		{commandError{&client.Error{Code: client.CodeCredentialRefused}}, exitUndecided},
+		{commandError{&client.Error{Code: client.CodeLoginExpired}}, exitUsage},
+		{commandError{&client.Error{Code: client.CodeLoginStateMismatch}}, exitUndecided},
+		{commandError{&client.Error{Code: client.CodeCredentialAudience}}, exitUndecided},
 		{errors.New("unknown flag: --x"), exitUsage},
 	} {
 		if got := exitCode(tt.err); got != tt.want {

@@ -31,6 +31,7 @@ type attestationJSON struct {
 	BuildType      string            `json:"build_type"`
 	InvocationID   string            `json:"invocation_id"`
 	SLSABuildLevel int32             `json:"slsa_build_level"`
+	Downgrades     []string          `json:"downgrades,omitempty"`
 	SourceURI      string            `json:"source_uri"`
 	SourceDigest   map[string]string `json:"source_digest,omitempty"`
 	CreateTime     string            `json:"create_time"`
@@ -46,29 +47,6 @@ type subjectJSON struct {
 	Digest map[string]string `json:"digest"`
 	Origin string            `json:"origin,omitempty"`
 	Size   int64             `json:"size,omitempty"`
-}
-
-type callerJSON struct {
-	Kind           string      `json:"kind"`
-	Issuer         string      `json:"issuer"`
-	DisplayName    string      `json:"display_name"`
-	BuilderID      string      `json:"builder_id,omitempty"`
-	SLSABuildLevel int32       `json:"slsa_build_level"`
-	GitHubActions  *gitHubJSON `json:"github_actions,omitempty"`
-}
-
-type gitHubJSON struct {
-	Repository        string `json:"repository"`
-	RepositoryID      int64  `json:"repository_id"`
-	RepositoryOwnerID int64  `json:"repository_owner_id"`
-	JobWorkflowRef    string `json:"job_workflow_ref"`
-	JobWorkflowSHA    string `json:"job_workflow_sha"`
-	Ref               string `json:"ref"`
-	SHA               string `json:"sha"`
-	EventName         string `json:"event_name"`
-	RunnerEnvironment string `json:"runner_environment"`
-	RunID             int64  `json:"run_id"`
-	RunAttempt        int64  `json:"run_attempt"`
 }
 
 type whoamiOutput struct {
@@ -118,6 +96,7 @@ func attestationOutput(at *assayv1.Attestation) attestationJSON {
 		BuildType:      at.GetBuildType(),
 		InvocationID:   at.GetInvocationId(),
 		SLSABuildLevel: at.GetSlsaBuildLevel(),
+		Downgrades:     at.GetDowngrades(),
 		SourceURI:      at.GetSourceUri(),
 		SourceDigest:   at.GetSourceDigest(),
 		CreateTime:     stamp(at.GetCreateTime()),
@@ -144,25 +123,6 @@ func subjectOutput(s *assayv1.Subject) subjectJSON {
 		Name: s.GetName(), Digest: s.GetDigest(), Size: s.GetSize(),
 		Origin: enumWord(s.GetOrigin().String(), "DIGEST_ORIGIN_"),
 	}
-}
-
-func callerOutput(c *assayv1.Caller) *callerJSON {
-	if c == nil {
-		return nil
-	}
-	out := &callerJSON{
-		Kind: callerKind(c.GetKind()), Issuer: c.GetIssuer(), DisplayName: c.GetDisplayName(),
-		BuilderID: c.GetBuilderId(), SLSABuildLevel: c.GetSlsaBuildLevel(),
-	}
-	if gh := c.GetGithubActions(); gh != nil {
-		out.GitHubActions = &gitHubJSON{
-			Repository: gh.GetRepository(), RepositoryID: gh.GetRepositoryId(), RepositoryOwnerID: gh.GetRepositoryOwnerId(),
-			JobWorkflowRef: gh.GetJobWorkflowRef(), JobWorkflowSHA: gh.GetJobWorkflowSha(),
-			Ref: gh.GetRef(), SHA: gh.GetSha(), EventName: gh.GetEventName(), RunnerEnvironment: gh.GetRunnerEnvironment(),
-			RunID: gh.GetRunId(), RunAttempt: gh.GetRunAttempt(),
-		}
-	}
-	return out
 }
 
 func verdictOutput(environment string, v *client.Verdict) verdictJSON {
@@ -196,8 +156,6 @@ func decisionOutput(d *assayv1.Decision) decisionJSON {
 	}
 	return out
 }
-
-func callerKind(k assayv1.CallerKind) string { return enumWord(k.String(), "CALLER_KIND_") }
 
 // enumWord makes DIGEST_ORIGIN_HASHED "hashed", and what is unspecified empty.
 func enumWord(name, prefix string) string {

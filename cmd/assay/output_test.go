@@ -9,11 +9,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 
 	"github.com/assay-build/assay/client"
 	"github.com/assay-build/assay/client/clienttest"
 	assayv1 "github.com/assay-build/assay/proto/assay/v1"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -73,6 +75,29 @@ func TestGolden(t *testing.T) {
 	outputs["list.txt"] = back(runWith(t, s, env, "list"))
 	outputs["deny.txt"] = back(runWith(t, s, env, "verify", "dist/app", "name@sha256:"+digestOf("x"), "--env", "prod"))
 	outputs["deny.json"] = back(runWith(t, s, env, "verify", "dist/app", "--env", "prod", "--format", "json"))
+	const build = "arn:aws:codebuild:eu-west-1:111122223333:build/app:0d5c3c5e-1c1f-4f0e-9c52-3f1c63c1a6f5"
+	outputs["attest-build.txt"] = back(runWith(t, s, env, "attest-build", build, "--bundle-dir", "out"))
+	outputs["attest-build.json"] = back(runWith(t, s, env, "attest-build", build, "--format", "json"))
+	built := clienttest.BuildAttestation(build, subject("artifacts/app.zip", "app"))
+	s.OnGetAttestation = func(context.Context, *assayv1.GetAttestationRequest) (*assayv1.GetAttestationResponse, error) {
+		return &assayv1.GetAttestationResponse{Attestation: built}, nil
+	}
+	s.OnListAttestations = func(context.Context, *assayv1.ListAttestationsRequest) (*assayv1.ListAttestationsResponse, error) {
+		return &assayv1.ListAttestationsResponse{Attestations: []*assayv1.Attestation{built}}, nil
+	}
+	outputs["show-build.txt"] = back(runWith(t, s, env, "show", built.GetAttestationId()))
+	outputs["list-build.txt"] = back(runWith(t, s, env, "list"))
+	for kind, caller := range callers() {
+		if kind == "everything" {
+			continue // TestHostileServer's
+		}
+		s.OnWhoAmI = func(context.Context, *assayv1.WhoAmIRequest) (*assayv1.WhoAmIResponse, error) {
+			return &assayv1.WhoAmIResponse{Caller: caller, ExpireTime: timestamppb.New(time.Unix(1760000900, 0))}, nil
+		}
+		outputs["whoami-"+kind+".txt"] = back(runWith(t, s, env, "whoami"))
+		outputs["whoami-"+kind+".json"] = back(runWith(t, s, env, "whoami", "--format", "json"))
+	}
+	s.OnWhoAmI = nil
 	s.OnVerify = nil
 	outputs["allow.txt"] = back(runWith(t, s, env, "verify", "sha256:"+digestOf("x"), "--env", "dev"))
 	outputs["whoami.txt"] = back(runWith(t, s, env, "whoami"))
@@ -81,6 +106,9 @@ func TestGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	outputs["summary.md"] = strings.ReplaceAll(string(markdown), text(s.URL), "SERVER")
+	if got, err := os.ReadFile("out/artifacts/app.zip.sigstore.json"); err != nil || len(got) == 0 {
+		t.Errorf("no bundle of the build's artifact: %v", err)
+	}
 	for _, name := range []string{"out/app.sigstore.json", "out/lib/x.so.sigstore.json"} {
 		got, err := os.ReadFile(name)
 		if err != nil || !bytes.Equal(got, at.GetBundle()) {
@@ -141,6 +169,7 @@ func TestHostileServer(t *testing.T) {
 	at.BuilderId, at.SourceUri, at.InvocationId = hostile, hostile, hostile
 	at.SourceDigest = map[string]string{"gitCommit": hostile}
 	at.Caller = &assayv1.Caller{DisplayName: hostile, Issuer: hostile}
+	at.Downgrades = []string{hostile, hostile}
 	s.OnGetAttestation = func(context.Context, *assayv1.GetAttestationRequest) (*assayv1.GetAttestationResponse, error) {
 		return &assayv1.GetAttestationResponse{Attestation: valid(at)}, nil
 	}
@@ -166,7 +195,9 @@ func TestHostileServer(t *testing.T) {
 		return resp, err
 	}
 	s.OnWhoAmI = func(context.Context, *assayv1.WhoAmIRequest) (*assayv1.WhoAmIResponse, error) {
-		return &assayv1.WhoAmIResponse{Caller: &assayv1.Caller{DisplayName: strings.ToValidUTF8(hostile, "")}}, nil
+		caller := callers()["everything"]
+		scribble(caller.ProtoReflect(), strings.ToValidUTF8(hostile, ""))
+		return &assayv1.WhoAmIResponse{Caller: caller}, nil
 	}
 	s.OnGetTrustedRoot = func(context.Context, *assayv1.GetTrustedRootRequest) (*assayv1.GetTrustedRootResponse, error) {
 		root := `{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1","x":"` + "\u202E\u0085" + `"}`

@@ -43,31 +43,6 @@ func (a *app) show(ctx context.Context, id, format string) error {
 	return a.printAttestation(at)
 }
 
-// provenance is what show reads from an SLSA v1 predicate. All of it is shown as
-// signed, whatever the server's index says.
-type provenance struct {
-	BuildDefinition struct {
-		BuildType          string `json:"buildType"`
-		ExternalParameters struct {
-			Workflow struct {
-				Ref        string `json:"ref"`
-				Repository string `json:"repository"`
-				Path       string `json:"path"`
-			} `json:"workflow"`
-		} `json:"externalParameters"`
-		ResolvedDependencies []struct {
-			URI    string            `json:"uri"`
-			Digest map[string]string `json:"digest"`
-		} `json:"resolvedDependencies"`
-	} `json:"buildDefinition"`
-	RunDetails struct {
-		Builder  struct{ ID string } `json:"builder"`
-		Metadata struct {
-			InvocationID string `json:"invocationId"`
-		} `json:"metadata"`
-	} `json:"runDetails"`
-}
-
 func (a *app) printAttestation(at *assayv1.Attestation) error {
 	// GetAttestation has parsed and compared both; this cannot fail for it.
 	parts, err := attest.ParseOwnBundle(at.GetBundle())
@@ -88,15 +63,8 @@ func (a *app) printAttestation(at *assayv1.Attestation) error {
 	t.row("attestation", clean(at.GetAttestationId()))
 	t.row("predicate", clean(statement.PredicateType))
 	t.row("builder", clean(p.RunDetails.Builder.ID))
-	t.row("level", level(at))
-	for _, d := range p.BuildDefinition.ResolvedDependencies {
-		t.row("source", clean(d.URI))
-		t.row("commit", clean(d.Digest["gitCommit"]))
-	}
-	if w := p.BuildDefinition.ExternalParameters.Workflow; w.Path != "" {
-		t.row("workflow", clean(w.Repository+"/"+w.Path+"@"+w.Ref))
-	}
-	t.row("run", clean(p.RunDetails.Metadata.InvocationID))
+	t.row("level", level(at.GetSlsaBuildLevel(), p.BuildDefinition.InternalParameters.Assay.Downgrades))
+	p.rows(t)
 	t.row("signed at", signedAt(at, &parts.LogEntry))
 	t.row("log index", fmt.Sprint(parts.LogEntry.LogIndex))
 	t.row("key id", clean(parts.PublicKeyHint))

@@ -41,8 +41,12 @@ func attestSummary(server string, result *client.Attested) string {
 		}
 		fmt.Fprintf(&b, "| %s | %s |\n", code(s.GetName()), code(s.GetDigest()["sha256"]))
 	}
-	fmt.Fprintf(&b, "\nBuilder %s, SLSA Build level %d. Source %s. Attestation %s, log index %d, on %s.\n\n",
-		code(at.GetBuilderId()), at.GetSlsaBuildLevel(), code(at.GetSourceUri()), code(at.GetAttestationId()), at.GetLogIndex(), code(server))
+	lowered := ""
+	if len(at.GetDowngrades()) > 0 {
+		lowered = ", lowered by " + code(joined(at.GetDowngrades()))
+	}
+	fmt.Fprintf(&b, "\nBuilder %s, SLSA Build level %d%s. Source %s. Attestation %s, log index %d, on %s.\n\n",
+		code(at.GetBuilderId()), at.GetSlsaBuildLevel(), lowered, code(at.GetSourceUri()), code(at.GetAttestationId()), at.GetLogIndex(), code(server))
 	return b.String()
 }
 
