@@ -13,6 +13,8 @@ GRPC_GATEWAY          := v2.32.0
 GOLANGCI_LINT_VERSION := v2.15.0
 GOVULNCHECK_VERSION   := v1.1.4
 COSIGN_VERSION        := v3.1.3
+HCLFMT_VERSION        := v2.25.0
+VERSITYGW_VERSION     := v1.8.0
 
 # Programs are stripped: symbols are in the source, the version is in the build info.
 GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags='-s -w'
@@ -97,3 +99,5 @@ $(eval $(call tool,protoc-gen-openapiv2,$(GRPC_GATEWAY),github.com/grpc-ecosyste
 $(eval $(call tool,golangci-lint,$(GOLANGCI_LINT_VERSION),github.com/golangci/golangci-lint/v2/cmd/golangci-lint))
 $(eval $(call tool,govulncheck,$(GOVULNCHECK_VERSION),golang.org/x/vuln/cmd/govulncheck))
 $(eval $(call tool,cosign,$(COSIGN_VERSION),github.com/sigstore/cosign/v3/cmd/cosign))
+$(eval $(call tool,hclfmt,$(HCLFMT_VERSION),github.com/hashicorp/hcl/v2/cmd/hclfmt))
+$(eval $(call tool,versitygw,$(VERSITYGW_VERSION),github.com/versity/versitygw/cmd/versitygw))

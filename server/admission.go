@@ -43,21 +43,24 @@ func (g *guard) tap(ctx context.Context, info *tap.Info) (context.Context, error
 	}
 	if g.streams[info.FullMethodName] {
 		ctx = within(ctx, streamDeadline)
-		if need == accessPublic {
+		if need.public {
 			ctx = g.arriveSoon(ctx)
 		}
 		return ctx, nil
 	}
 	start := g.now()
-	_, err := g.check(ctx, info.FullMethodName, info.Header.Get("authorization"))
+	s, err := g.check(ctx, info.FullMethodName, info.Header.Get("authorization"))
 	switch {
-	case err == nil && need == accessPublic:
+	case err == nil && need.public:
 		return g.arriveSoon(within(ctx, g.publicDeadline)), nil
 	case err == nil:
-		return within(ctx, unaryDeadline), nil
+		return within(ctx, deadlineOf(info.FullMethodName)), nil
+	}
+	if s.decided { // a call that is let in is written down by its interceptor
+		g.authorizer.record(ctx, info.FullMethodName, s.caller, need.action, s.about, &s.access)
 	}
 	err = statusOf(ctx, g.logger, err)
-	g.finish(ctx, info.FullMethodName, start, nil, err)
+	g.finish(ctx, info.FullMethodName, start, s.caller, err)
 	if at, ok := ctx.Deadline(); ok && time.Until(at) > longRefused {
 		return newEndedContext(ctx), nil
 	}

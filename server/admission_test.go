@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -251,23 +252,23 @@ func TestUploadShares(t *testing.T) {
 	u := &uploads{slots: make(chan struct{}, 8), idle: time.Millisecond}
 	var releases []func()
 	for range 2 {
-		release, err := u.acquire(t.Context(), 1)
+		release, err := u.acquire(t.Context(), "one")
 		if err != nil {
 			t.Fatal(err)
 		}
 		releases = append(releases, release)
 	}
-	if _, err := u.acquire(t.Context(), 1); refusal.CodeOf(err) != CodeOverloaded || !strings.Contains(err.Error(), "2 uploads of this repository") {
+	if _, err := u.acquire(t.Context(), "one"); refusal.CodeOf(err) != CodeOverloaded || !strings.Contains(err.Error(), "2 uploads of this repository") {
 		t.Errorf("a third upload of one repository: %v", err)
 	}
 	for repository := range int64(6) {
-		release, err := u.acquire(t.Context(), 2+repository)
+		release, err := u.acquire(t.Context(), strconv.FormatInt(2+repository, 10))
 		if err != nil {
 			t.Fatalf("repository %d: %v", repository, err)
 		}
 		releases = append(releases, release)
 	}
-	if _, err := u.acquire(t.Context(), 9); refusal.CodeOf(err) != CodeOverloaded || !strings.Contains(err.Error(), "8 uploads are") {
+	if _, err := u.acquire(t.Context(), "nine"); refusal.CodeOf(err) != CodeOverloaded || !strings.Contains(err.Error(), "8 uploads are") {
 		t.Errorf("a ninth upload: %v", err)
 	}
 	for _, release := range releases {
@@ -276,7 +277,7 @@ func TestUploadShares(t *testing.T) {
 	if len(u.shares) != 0 || len(u.slots) != 0 {
 		t.Errorf("%d shares and %d places are left behind", len(u.shares), len(u.slots))
 	}
-	if release, err := (&uploads{slots: make(chan struct{}, 1), idle: time.Millisecond}).acquire(t.Context(), 1); err != nil {
+	if release, err := (&uploads{slots: make(chan struct{}, 1), idle: time.Millisecond}).acquire(t.Context(), "one"); err != nil {
 		t.Errorf("the only place: %v", err)
 	} else {
 		release()

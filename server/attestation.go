@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/assay-build/assay/internal/attest"
+	"github.com/assay-build/assay/internal/codebuild"
 	"github.com/assay-build/assay/internal/identity"
 	"github.com/assay-build/assay/internal/provenance"
 	"github.com/assay-build/assay/internal/refusal"
@@ -28,10 +29,13 @@ const (
 
 type attestationService struct {
 	assayv1.UnimplementedAttestationServiceServer
-	instance string
-	sealer   *sealer
-	uploads  *uploads
-	metrics  *metrics
+	writer     *provenance.Writer
+	sealer     *sealer
+	uploads    *uploads
+	builds     *codebuild.Reader // nil where no account is configured
+	sandboxAWS bool              // the accounts vouch for nothing real
+	authorizer *authorizer
+	metrics    *metrics
 }
 
 // AttestDigests attests artifacts that do not travel.
@@ -61,11 +65,11 @@ func (a *attestationService) attest(ctx context.Context, caller *identity.Caller
 	if err := checkDuplicates(subjects); err != nil {
 		return nil, err
 	}
-	st, err := provenance.GitHubActions(a.instance, caller, statementSubjects(subjects))
+	st, err := a.writer.Statement(caller, statementSubjects(subjects))
 	if err != nil {
 		return nil, err
 	}
-	record, err := newRecord(a.instance, caller, subjects)
+	record, err := newRecord(a.writer, caller, subjects)
 	if err != nil {
 		return nil, err
 	}
@@ -79,10 +83,12 @@ func (a *attestationService) attest(ctx context.Context, caller *identity.Caller
 	}
 	if done.repeated {
 		// The caller of the first time is the one that is recorded.
-		out, err := attestationProto(done.Attestation)
-		return &assayv1.AttestResult{Attestation: out, Repeated: true}, err
+		if caller, err = identity.UnmarshalCaller(done.Attestation.Caller); err != nil {
+			return nil, fmt.Errorf("attestation %s: %w", done.Attestation.ID, err)
+		}
 	}
-	return &assayv1.AttestResult{Attestation: attestationOf(done.Attestation, caller)}, nil
+	out, err := attestationOf(done.Attestation, caller, a.writer)
+	return &assayv1.AttestResult{Attestation: out, Repeated: done.repeated}, err
 }
 
 func statementSubjects(subjects []store.Subject) []attest.Subject {
@@ -97,8 +103,12 @@ func statementSubjects(subjects []store.Subject) []attest.Subject {
 }
 
 // newRecord is the index entry of an attestation about to be made.
-func newRecord(instance string, caller *identity.Caller, subjects []store.Subject) (*store.Attestation, error) {
-	builder, err := provenance.BuilderOf(instance, caller)
+func newRecord(w *provenance.Writer, caller *identity.Caller, subjects []store.Subject) (*store.Attestation, error) {
+	builder, err := w.Builder(caller)
+	if err != nil {
+		return nil, err
+	}
+	what, err := w.Describe(caller)
 	if err != nil {
 		return nil, err
 	}
@@ -109,11 +119,11 @@ func newRecord(instance string, caller *identity.Caller, subjects []store.Subjec
 	return &store.Attestation{
 		PredicateType:  attest.PredicateSLSAProvenanceV1,
 		BuilderID:      builder.ID,
-		BuildType:      provenance.BuildTypeGitHubActions,
-		InvocationID:   provenance.InvocationID(caller),
+		BuildType:      what.BuildType,
+		InvocationID:   what.InvocationID,
 		SLSABuildLevel: builder.Level,
-		SourceURI:      provenance.SourceURI(caller),
-		SourceCommit:   caller.GitHub.SHA,
+		SourceURI:      what.SourceURI,
+		SourceCommit:   what.SourceCommit,
 		Caller:         raw,
 		Subjects:       subjects,
 	}, nil
@@ -204,15 +214,14 @@ func inField(err error, at string) error {
 	return r.InField(at)
 }
 
-func attestationProto(a *store.Attestation) (*assayv1.Attestation, error) {
-	caller, err := identity.UnmarshalCaller(a.Caller)
+// attestationOf is a stored attestation on the wire; caller is who made it.
+func attestationOf(a *store.Attestation, caller *identity.Caller, w *provenance.Writer) (*assayv1.Attestation, error) {
+	// Which downgrades there were follows from the caller's facts.
+	b, err := w.Builder(caller)
 	if err != nil {
 		return nil, fmt.Errorf("attestation %s: %w", a.ID, err)
 	}
-	return attestationOf(a, caller), nil
-}
-
-func attestationOf(a *store.Attestation, caller *identity.Caller) *assayv1.Attestation {
+	b.ID, b.Level = a.BuilderID, a.SLSABuildLevel
 	out := &assayv1.Attestation{
 		AttestationId:  a.ID,
 		PredicateType:  a.PredicateType,
@@ -224,7 +233,8 @@ func attestationOf(a *store.Attestation, caller *identity.Caller) *assayv1.Attes
 		CreateTime:     timestamppb.New(a.CreatedAt),
 		LogIndex:       a.LogIndex,
 		Bundle:         a.Bundle,
-		Caller:         callerProto(caller, a.BuilderID, a.SLSABuildLevel),
+		Caller:         callerProto(caller, b),
+		Downgrades:     b.Downgrades,
 	}
 	if a.SourceCommit != "" {
 		out.SourceDigest = map[string]string{"gitCommit": a.SourceCommit}
@@ -238,5 +248,5 @@ func attestationOf(a *store.Attestation, caller *identity.Caller) *assayv1.Attes
 			Size:   s.Size,
 		})
 	}
-	return out
+	return out, nil
 }

@@ -2,8 +2,8 @@ package server
 
 import (
 	"context"
+	"errors"
 
-	"github.com/assay-build/assay/internal/identity"
 	"github.com/assay-build/assay/internal/policy"
 	"github.com/assay-build/assay/internal/provenance"
 	"github.com/assay-build/assay/internal/refusal"
@@ -18,8 +18,10 @@ import (
 // attestation carries the bundle that proves it.
 type auditService struct {
 	assayv1.UnimplementedAuditServiceServer
-	store  *store.Store
-	keyset *signing.Keyset
+	store      *store.Store
+	keyset     *signing.Keyset
+	authorizer *authorizer
+	writer     *provenance.Writer
 }
 
 func (a *auditService) ListAttestations(ctx context.Context, req *assayv1.ListAttestationsRequest) (*assayv1.ListAttestationsResponse, error) {
@@ -33,7 +35,14 @@ func (a *auditService) ListAttestations(ctx context.Context, req *assayv1.ListAt
 		Filter:         req.GetFilter(),
 		OrderBy:        req.GetOrderBy(),
 		IncludeBundles: req.GetIncludeBundles(),
-	}, step, func(q store.Query) ([]*store.Attestation, string, error) { return a.store.ListAttestations(ctx, q) }, attestationProto)
+	}, step, func(q store.Query) ([]*store.Attestation, string, error) { return a.store.ListAttestations(ctx, q) },
+		func(row *store.Attestation) (*assayv1.Attestation, error) {
+			on, made, err := attestationResource(row)
+			if err != nil || !a.authorizer.mayRead(sessionFrom(ctx).caller, on) {
+				return nil, err
+			}
+			return attestationOf(row, made, a.writer)
+		})
 	if err != nil {
 		return nil, err
 	}
@@ -45,6 +54,8 @@ const (
 	// pageBytes ends a page before its page_size. An attestation of 1024 subjects
 	// is up to 3 MB, and a page of a thousand of them would not fit into memory.
 	pageBytes = 3 << 20
+	// maxRowsRead bounds the rows that one call looks at.
+	maxRowsRead = 20_000
 	// maxAsksShown is how many of a decision's asks GetDecision names.
 	maxAsksShown = 100
 	// A page is read in steps of so many rows, with bundles and without.
@@ -52,12 +63,16 @@ const (
 )
 
 // readPage reads rows until there are q.PageSize of them or they are pageBytes,
-// and one step more at most. The token of the last step goes on from there.
+// and one step more at most. The token of the last step goes on from there. A row
+// that convert makes nil of is left out; where most are, the page ends early, so
+// that no call reads the whole register: a short page is not the last one, an empty
+// token is.
 func readPage[Row any, Out proto.Message](q store.Query, step int, read func(store.Query) ([]Row, string, error), convert func(Row) (Out, error)) (out []Out, next string, err error) {
 	if q.PageSize == 0 {
 		q.PageSize = defaultPageSize
 	}
-	want, size := q.PageSize, 0
+	var none Out
+	want, size, seen := q.PageSize, 0, 0
 	for {
 		if want <= maxPageSize { // otherwise the store refuses it by its number
 			q.PageSize = min(want-len(out), step)
@@ -66,15 +81,19 @@ func readPage[Row any, Out proto.Message](q store.Query, step int, read func(sto
 		if err != nil {
 			return nil, "", err
 		}
+		seen += len(rows)
 		for _, row := range rows {
 			o, err := convert(row)
 			if err != nil {
 				return nil, "", err
 			}
+			if any(o) == any(none) {
+				continue
+			}
 			size += proto.Size(o)
 			out = append(out, o)
 		}
-		if token == "" || len(out) >= want || size >= pageBytes {
+		if token == "" || len(out) >= want || size >= pageBytes || seen >= maxRowsRead {
 			return out, token, nil
 		}
 		q.PageToken = token
@@ -85,11 +104,24 @@ func (a *auditService) GetAttestation(ctx context.Context, req *assayv1.GetAttes
 	if err := checkID("attestation_id", req.GetAttestationId()); err != nil {
 		return nil, err
 	}
+	missing := func() error {
+		return refusal.New(store.CodeNotFound, "no attestation %s", req.GetAttestationId())
+	}
 	row, err := a.store.Attestation(ctx, req.GetAttestationId())
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, missing()
+	}
 	if err != nil {
 		return nil, err
 	}
-	p, err := attestationProto(row)
+	on, made, err := attestationResource(row)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.authorizer.authorizeRead(ctx, assayv1.AuditService_GetAttestation_FullMethodName, sessionFrom(ctx).caller, on, missing()); err != nil {
+		return nil, err
+	}
+	p, err := attestationOf(row, made, a.writer)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +134,14 @@ func (a *auditService) ListDecisions(ctx context.Context, req *assayv1.ListDecis
 		PageToken: req.GetPageToken(),
 		Filter:    req.GetFilter(),
 		OrderBy:   req.GetOrderBy(),
-	}, pageStep, func(q store.Query) ([]*store.Decision, string, error) { return a.store.ListDecisions(ctx, q) }, decisionProto)
+	}, pageStep, func(q store.Query) ([]*store.Decision, string, error) { return a.store.ListDecisions(ctx, q) },
+		func(row *store.Decision) (*assayv1.Decision, error) {
+			on, err := decisionResource(row)
+			if err != nil || !a.authorizer.mayRead(sessionFrom(ctx).caller, on) {
+				return nil, err
+			}
+			return decisionProto(row)
+		})
 	if err != nil {
 		return nil, err
 	}
@@ -113,8 +152,19 @@ func (a *auditService) GetDecision(ctx context.Context, req *assayv1.GetDecision
 	if req.GetDecisionId() == "" || len(req.GetDecisionId()) > 64 {
 		return nil, refusal.New(CodeRequestInvalid, "must be 1 to 64 bytes, is %d", len(req.GetDecisionId())).InField("decision_id")
 	}
+	missing := func() error { return refusal.New(store.CodeNotFound, "no decision %.64q", req.GetDecisionId()) }
 	row, err := a.store.Decision(ctx, req.GetDecisionId())
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, missing()
+	}
 	if err != nil {
+		return nil, err
+	}
+	on, err := decisionResource(row)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.authorizer.authorizeRead(ctx, assayv1.AuditService_GetDecision_FullMethodName, sessionFrom(ctx).caller, on, missing()); err != nil {
 		return nil, err
 	}
 	p, err := decisionProto(row)
@@ -158,81 +208,6 @@ func checkID(field, id string) error {
 		}
 	}
 	return nil
-}
-
-type identityService struct {
-	assayv1.UnimplementedIdentityServiceServer
-	instance string
-	verifier *identity.Verifier
-	sessions *identity.Sessions
-}
-
-// Exchange consumes a credential and opens a session. Another kind of
-// credential is another case here and nothing more.
-func (s *identityService) Exchange(ctx context.Context, req *assayv1.ExchangeRequest) (*assayv1.ExchangeResponse, error) {
-	var verified *identity.Verified
-	var err error
-	switch c := req.GetCredential().(type) {
-	case *assayv1.ExchangeRequest_OidcToken:
-		verified, err = s.verifier.VerifyOIDC(ctx, c.OidcToken)
-	case *assayv1.ExchangeRequest_StsProof:
-		err = refusal.New(CodeNotImplemented, "STS proofs are not accepted by this version").InField("sts_proof")
-	default:
-		err = refusal.New(CodeRequestInvalid, "no credential").InField("credential")
-	}
-	if err != nil {
-		return nil, err
-	}
-	token, expires, err := s.sessions.Open(ctx, verified)
-	if err != nil {
-		return nil, err
-	}
-	caller, err := s.describe(verified.Caller)
-	if err != nil {
-		return nil, err
-	}
-	return &assayv1.ExchangeResponse{SessionToken: token, ExpireTime: timestamppb.New(expires), Caller: caller}, nil
-}
-
-func (s *identityService) WhoAmI(ctx context.Context, _ *assayv1.WhoAmIRequest) (*assayv1.WhoAmIResponse, error) {
-	sess := sessionFrom(ctx)
-	caller, err := s.describe(sess.caller)
-	if err != nil {
-		return nil, err
-	}
-	return &assayv1.WhoAmIResponse{Caller: caller, ExpireTime: timestamppb.New(sess.expires)}, nil
-}
-
-func (s *identityService) describe(c *identity.Caller) (*assayv1.Caller, error) {
-	b, err := provenance.BuilderOf(s.instance, c)
-	if err != nil {
-		return nil, err
-	}
-	return callerProto(c, b.ID, b.Level), nil
-}
-
-func callerProto(c *identity.Caller, builderID string, level int) *assayv1.Caller {
-	out := &assayv1.Caller{
-		Kind:           assayv1.CallerKind_CALLER_KIND_GITHUB_ACTIONS,
-		Issuer:         c.Issuer,
-		DisplayName:    c.DisplayName,
-		BuilderId:      builderID,
-		SlsaBuildLevel: int32(level),
-	}
-	if g := c.GitHub; g != nil {
-		out.GithubActions = &assayv1.GitHubActionsClaims{
-			Repository: g.Repository, RepositoryId: g.RepositoryID,
-			RepositoryOwner: g.RepositoryOwner, RepositoryOwnerId: g.RepositoryOwnerID,
-			RepositoryVisibility: g.RepositoryVisibility,
-			WorkflowRef:          g.WorkflowRef, WorkflowSha: g.WorkflowSHA,
-			JobWorkflowRef: g.JobWorkflowRef, JobWorkflowSha: g.JobWorkflowSHA,
-			Ref: g.Ref, RefType: g.RefType, Sha: g.SHA, HeadRef: g.HeadRef, BaseRef: g.BaseRef,
-			EventName: g.EventName, Environment: g.Environment, RunnerEnvironment: g.RunnerEnvironment,
-			RunId: g.RunID, RunNumber: g.RunNumber, RunAttempt: g.RunAttempt,
-			Actor: g.Actor, ActorId: g.ActorID, ServerUrl: g.ServerURL,
-		}
-	}
-	return out
 }
 
 // policyService shows the policies; they are written in configuration for now.

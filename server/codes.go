@@ -2,10 +2,13 @@ package server
 
 import (
 	"github.com/assay-build/assay/internal/attest"
+	"github.com/assay-build/assay/internal/codebuild"
 	"github.com/assay-build/assay/internal/identity"
+	"github.com/assay-build/assay/internal/policy"
 	"github.com/assay-build/assay/internal/provenance"
 	"github.com/assay-build/assay/internal/refusal"
 	"github.com/assay-build/assay/internal/store"
+	"github.com/assay-build/assay/internal/stsproof"
 	"github.com/assay-build/assay/internal/tlog/posix"
 	"google.golang.org/grpc/codes"
 )
@@ -20,6 +23,7 @@ func statusCode(c refusal.Code) codes.Code {
 		attest.CodeNoSubjects, attest.CodeTooManySubjects, CodeDuplicateSubject, attest.CodeSubjectNoDigest, CodeKindUnknown,
 		CodeArtifactTooLarge, CodeArtifactSizeMismatch, CodeStreamProtocol, CodeChunkTooLarge,
 		attest.CodeDigestInvalid, attest.CodeSubjectNameInvalid,
+		codebuild.CodeBuildIDInvalid, stsproof.CodeProofInvalid, stsproof.CodeRegionUnknown, CodeCredentialNotConfigured,
 		store.CodePageSizeInvalid, store.CodePageTokenInvalid, store.CodeFilterInvalid, store.CodeOrderInvalid:
 		return codes.InvalidArgument
 
@@ -28,14 +32,29 @@ func statusCode(c refusal.Code) codes.Code {
 		identity.CodeTokenKIDMissing, identity.CodeTokenKeyUnknown, identity.CodeTokenSignatureInvalid,
 		identity.CodeIssuerUnknown, identity.CodeTokenAudienceMismatch, identity.CodeTokenExpired,
 		identity.CodeTokenNotYetValid, identity.CodeTokenLifetimeTooLong, identity.CodeTokenClaimMissing,
-		identity.CodeTokenClaimInvalid, identity.CodeTokenReplayed:
+		identity.CodeTokenClaimInvalid, identity.CodeTokenReplayed, identity.CodeRunRecheckFailed,
+		identity.CodeNonceInvalid, identity.CodeNonceExpired, identity.CodeProofExpired, identity.CodeProofNotYetValid,
+		identity.CodeSTSRefused, identity.CodeSTSAnswerInvalid, identity.CodeAWSPrincipalRefused, stsproof.CodeCredentialsLongLived,
+		identity.CodeClientCertificateMissing, identity.CodeClientCertificateInvalid, identity.CodeClientCertificateIdentity,
+		codebuild.CodeSessionMismatch, codebuild.CodeRoleMismatch, codebuild.CodeBuildAmbiguous,
+		codebuild.CodeNotRunning, codebuild.CodePhaseNotAllowed, codebuild.CodeTimeMismatch, identity.CodeAWSBuildMismatch:
 		return codes.Unauthenticated
 
-	case identity.CodeCallerNotAllowed, CodeCallerNotABuild, provenance.CodeBuilderUnknown,
-		provenance.CodeFactMissing, provenance.CodeWorkflowRefInvalid:
+	case identity.CodeCallerNotAllowed, provenance.CodeBuilderUnknown,
+		provenance.CodeFactMissing, provenance.CodeFactInvalid, provenance.CodeSourceInvalid, provenance.CodeWorkflowRefInvalid,
+		identity.CodeAWSAccountNotAllowed, identity.CodeAWSRegionNotAllowed, identity.CodeAWSRoleNotAllowed, identity.CodeCodeBuildNotConfigured,
+		codebuild.CodeAccountNotAllowed, codebuild.CodeRegionNotAllowed, codebuild.CodeProjectNotAllowed, codebuild.CodeProjectNotFound,
+		codebuild.CodeRoleTrustTooWide, codebuild.CodeRoleTrustInvalid,
+		policy.CodeAccessDenied, policy.CodeAccessForbidden, policy.CodeAccessPolicyError, policy.CodePrincipalInvalid:
 		return codes.PermissionDenied
 
-	case store.CodeNotFound:
+	// The build is not one, or not yet one, that can be attested.
+	case codebuild.CodeNotFinished, codebuild.CodeNotSucceeded, codebuild.CodeRecordInvalid, codebuild.CodeRecordSecret,
+		codebuild.CodeRecordTooLarge, codebuild.CodeNoArtifacts, codebuild.CodeArtifactDigestMismatch, codebuild.CodeArtifactTooLarge,
+		codebuild.CodeArtifactChanged, codebuild.CodeArtifactInvalid, codebuild.CodeArtifactTooMany, codebuild.CodeArtifactUnversioned:
+		return codes.FailedPrecondition
+
+	case store.CodeNotFound, codebuild.CodeBuildNotFound:
 		return codes.NotFound
 	case CodeMethodUnknown, CodeNotImplemented:
 		return codes.Unimplemented
@@ -51,7 +70,8 @@ func statusCode(c refusal.Code) codes.Code {
 		return codes.ResourceExhausted
 
 	// Something else is slow or away; a repeat may help.
-	case identity.CodeIssuerUnavailable, CodeOverloaded, CodeShuttingDown,
+	case identity.CodeIssuerUnavailable, identity.CodeRunRecheckUnavailable, identity.CodeSTSBusy, identity.CodeSTSThrottled, identity.CodeSTSUnavailable,
+		codebuild.CodeUnavailable, codebuild.CodeReaderDenied, CodeOverloaded, CodeShuttingDown,
 		store.CodeStoreBusy, store.CodeStoreClosed,
 		posix.CodeOverloaded, posix.CodeClosed, posix.CodeSignFailed:
 		return codes.Unavailable

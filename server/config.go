@@ -15,9 +15,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/assay-build/assay/internal/identity"
 	"github.com/assay-build/assay/internal/refusal"
 	"github.com/assay-build/assay/internal/tlog"
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.yaml.in/yaml/v3"
 )
@@ -50,13 +50,16 @@ type Config struct {
 	// Audience lists what the aud claim of a platform token may be; [Instance] if empty.
 	Audience []string `yaml:"audience"`
 	// AllowPlaintext permits serving without TLS beyond loopback.
-	AllowPlaintext bool         `yaml:"allow_plaintext"`
-	TLS            TLSConfig    `yaml:"tls"`
-	Identity       IdentityConf `yaml:"identity"`
-	Log            LogConfig    `yaml:"log"`
-	Policy         PolicyConfig `yaml:"policy"`
-	Limits         LimitsConfig `yaml:"limits"`
-	Verify         VerifyConfig `yaml:"verify"`
+	AllowPlaintext bool           `yaml:"allow_plaintext"`
+	TLS            TLSConfig      `yaml:"tls"`
+	Identity       IdentityConf   `yaml:"identity"`
+	AWS            AWSConf        `yaml:"aws"`
+	Access         AccessConfig   `yaml:"access"`
+	Provenance     ProvenanceConf `yaml:"provenance"`
+	Log            LogConfig      `yaml:"log"`
+	Policy         PolicyConfig   `yaml:"policy"`
+	Limits         LimitsConfig   `yaml:"limits"`
+	Verify         VerifyConfig   `yaml:"verify"`
 
 	// Logger receives structured logs; slog.Default() if nil.
 	Logger *slog.Logger `yaml:"-"`
@@ -68,6 +71,13 @@ type Config struct {
 	Listener net.Listener `yaml:"-"`
 	// HTTPClient fetches issuer metadata; a bounded one if nil.
 	HTTPClient *http.Client `yaml:"-"`
+	// AWSClients replaces the service's own AWS identity, and AWSTransport the
+	// transport of STS proofs: for tests and the sandbox, which have no AWS.
+	AWSClients   *aws.Config       `yaml:"-"`
+	AWSTransport http.RoundTripper `yaml:"-"`
+	// SandboxAWS says that those accounts vouch for nothing real: their builds are
+	// of builder …/builders/dev and level 0.
+	SandboxAWS bool `yaml:"-"`
 	// AllowSandboxIssuers lets an issuer be marked as a sandbox, which only
 	// assay-dev and tests do: assayd refuses such a configuration.
 	AllowSandboxIssuers bool `yaml:"-"`
@@ -87,28 +97,15 @@ type IdentityConf struct {
 	ClockSkew time.Duration `yaml:"clock_skew"`
 	// SessionTTL is how long a session lives; 15m if zero, and at most.
 	SessionTTL time.Duration `yaml:"session_ttl"`
+	// ClientCertificates are the authorities whose client certificates open sessions.
+	ClientCertificates []CertificateAuthorityConf `yaml:"client_certificates"`
 }
 
-// IssuerConf is one OIDC issuer.
-type IssuerConf struct {
-	// URL equals the iss claim, byte for byte.
-	URL string `yaml:"url"`
-	// Type says which claims to expect: "github-actions".
-	Type string `yaml:"type"`
-	// AllowedOwnerIDs lists the repository_owner_id of every account whose jobs
-	// may open a session. Required: anybody on GitHub can get a token with any audience.
-	AllowedOwnerIDs []int64 `yaml:"allowed_owner_ids"`
-	// AllowedRepositoryIDs narrows that further, where not empty.
-	AllowedRepositoryIDs []int64 `yaml:"allowed_repository_ids"`
-	// Algorithms is the allow-list for the token's alg; [RS256] if empty.
-	Algorithms []string `yaml:"algorithms"`
-	// JWKSURI is where the issuer's keys are, if not on the issuer's own host.
-	JWKSURI string `yaml:"jwks_uri"`
-	// ServerURL is the forge that repositories of this issuer live on;
-	// https://github.com if empty.
-	ServerURL string `yaml:"server_url"`
-	// Sandbox marks an issuer whose builds count for nothing.
-	Sandbox bool `yaml:"-"`
+// ProvenanceConf shapes what is said of builders.
+type ProvenanceConf struct {
+	// TrustedWorkflows are reusable workflows of GitHub Actions that count as
+	// builders of their own, of SLSA Build level 3.
+	TrustedWorkflows []TrustedWorkflowConf `yaml:"trusted_workflows"`
 }
 
 // LogConfig shapes the transparency log.
@@ -199,7 +196,7 @@ func (c *Config) complete() error {
 		return configError("limits", "must be positive: max_artifact_bytes %d, max_concurrent_uploads %d, idle_timeout %s",
 			c.Limits.MaxArtifactBytes, c.Limits.MaxConcurrentUploads, c.Limits.IdleTimeout)
 	}
-	return nil
+	return c.AWS.check()
 }
 
 func (c *Config) setDefaults() {
@@ -259,29 +256,6 @@ func (c *Config) host() string {
 	return u.Hostname()
 }
 
-func (c *Config) identity() identity.Config {
-	out := identity.Config{
-		Audience:   c.Audience,
-		ClockSkew:  c.Identity.ClockSkew,
-		Now:        c.Now,
-		HTTPClient: c.HTTPClient,
-		Logger:     c.Logger,
-	}
-	for _, i := range c.Identity.Issuers {
-		out.Issuers = append(out.Issuers, identity.IssuerConfig{
-			URL:                  i.URL,
-			Type:                 i.Type,
-			AllowedOwnerIDs:      i.AllowedOwnerIDs,
-			AllowedRepositoryIDs: i.AllowedRepositoryIDs,
-			Algorithms:           i.Algorithms,
-			JWKSURI:              i.JWKSURI,
-			ServerURL:            i.ServerURL,
-			Sandbox:              i.Sandbox,
-		})
-	}
-	return out
-}
-
 // tlsConfig is nil where the service speaks plaintext.
 func (c *Config) tlsConfig() (*tls.Config, error) {
 	if c.TLS.CertFile == "" {
@@ -291,7 +265,13 @@ func (c *Config) tlsConfig() (*tls.Config, error) {
 	if err != nil {
 		return nil, configError("tls", "%v", err)
 	}
-	return r.Config(), nil
+	config := r.Config()
+	if len(c.Identity.ClientCertificates) > 0 {
+		// Taken as it comes: only who exchanges a certificate for a session has it
+		// verified, and whoever else shows one is not turned away for it.
+		config.ClientAuth = tls.RequestClientCert
+	}
+	return config, nil
 }
 
 func (c *Config) path(elem ...string) string {

@@ -4,12 +4,9 @@ package server
 // and signed.
 
 import (
-	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/assay-build/assay/internal/attest"
-	"github.com/assay-build/assay/internal/identity"
 	"github.com/assay-build/assay/internal/policy"
 	"github.com/assay-build/assay/internal/verify"
 	assayv1 "github.com/assay-build/assay/proto/assay/v1"
@@ -129,31 +126,4 @@ func resultName(allowed bool) string {
 		return "PASSED"
 	}
 	return "FAILED"
-}
-
-// principalAttributes are the attributes of Assay::Caller, in a fixed order.
-var principalAttributes = [...]string{
-	"repository", "repositoryId", "repositoryOwnerId", "workflowRef", "jobWorkflowRef",
-	"ref", "eventName", "environment", "runnerEnvironment",
-}
-
-// principalOf is the caller as policies see it: a workflow of a repository, told
-// apart by ids. Two runs of one workflow are the same class of caller.
-func principalOf(c *identity.Caller) policy.Principal {
-	p := policy.Principal{Kind: c.Kind.String(), Issuer: c.Issuer, DisplayName: c.DisplayName}
-	if g := c.GitHub; g != nil {
-		p.ID = fmt.Sprintf("%s#%d/%s", c.Issuer, g.RepositoryID, g.WorkflowRef)
-		p.Attributes = map[string]string{
-			"repository":        g.Repository,
-			"repositoryId":      strconv.FormatInt(g.RepositoryID, 10),
-			"repositoryOwnerId": strconv.FormatInt(g.RepositoryOwnerID, 10),
-			"workflowRef":       g.WorkflowRef,
-			"jobWorkflowRef":    g.JobWorkflowRef,
-			"ref":               g.Ref,
-			"eventName":         g.EventName,
-			"environment":       g.Environment,
-			"runnerEnvironment": g.RunnerEnvironment,
-		}
-	}
-	return p
 }

@@ -124,6 +124,9 @@ func yamlKeys(typ reflect.Type, at string) []string {
 		if inner.Kind() == reflect.Slice && inner.Elem().Kind() == reflect.Struct {
 			key, inner = key+"[]", inner.Elem()
 		}
+		if inner.Kind() == reflect.Pointer {
+			inner = inner.Elem()
+		}
 		if inner.Kind() == reflect.Struct {
 			out = append(out, yamlKeys(inner, key+".")...)
 			continue
@@ -149,7 +152,7 @@ func TestEveryMethodHasAccess(t *testing.T) {
 		}
 	}
 	for m := range want {
-		if table[m] == 0 {
+		if a := table[m]; !a.public && (a.action == "" || a.kind == "") {
 			t.Errorf("%s has no entry in the access table", m)
 		}
 	}

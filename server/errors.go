@@ -25,7 +25,6 @@ const (
 	CodeRequestInvalid   refusal.Code = "REQUEST_INVALID"
 	CodeUnknownField     refusal.Code = "UNKNOWN_FIELD"
 	CodeSessionMissing   refusal.Code = "SESSION_MISSING"
-	CodeCallerNotABuild  refusal.Code = "CALLER_NOT_A_BUILD"
 	CodeOverloaded       refusal.Code = "OVERLOADED"
 	CodeShuttingDown     refusal.Code = "SHUTTING_DOWN"
 	CodeDeadlineExceeded refusal.Code = "DEADLINE_EXCEEDED"

@@ -30,7 +30,7 @@ type provenancePredicate struct {
 			Workflow struct{ Ref, Repository, Path string } `json:"workflow"`
 		} `json:"externalParameters"`
 		InternalParameters struct {
-			GitHub map[string]string `json:"github"`
+			GitHub map[string]any `json:"github"`
 		} `json:"internalParameters"`
 		ResolvedDependencies []struct {
 			URI    string            `json:"uri"`
@@ -119,7 +119,7 @@ func (j *job) check(t *testing.T, v *verify.Verifier, a *assayv1.Attestation) {
 	for what, pair := range map[string][2]string{
 		"invocation": {p.RunDetails.Metadata.InvocationID, fmt.Sprintf("%s/actions/runs/%d/attempts/%d", repository, 12345678901234000+j.n, 1+j.n%3)},
 		"repository": {p.BuildDefinition.ExternalParameters.Workflow.Repository, repository},
-		"id":         {github["repository_id"], strconv.Itoa(1000 + j.n%7)},
+		"id":         {fmt.Sprint(github["repository_id"]), strconv.Itoa(1000 + j.n%7)},
 		"source":     {p.BuildDefinition.ResolvedDependencies[0].URI, "git+" + repository + "@refs/heads/main"},
 		"commit":     {p.BuildDefinition.ResolvedDependencies[0].Digest["gitCommit"], j.sha()},
 		"index":      {a.GetInvocationId(), p.RunDetails.Metadata.InvocationID},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -42,6 +43,7 @@ func (s *Server) httpHandler(gateway *runtime.ServeMux) http.Handler {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.cfg.Registry, promhttp.HandlerOpts{}))
 	mux.Handle("GET /log/", http.StripPrefix("/log", s.log.Handler()))
 	mux.HandleFunc("GET /trusted_root.json", s.trustedRoot)
+	mux.HandleFunc("GET /builders/", s.builderPage)
 	mux.Handle("/v1/", s.guard.jsonGate(gateway))
 	return secureHeaders(mux)
 }
@@ -97,6 +99,32 @@ func (s *Server) trustedRoot(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "max-age=60")
 	_, _ = w.Write(root)
+}
+
+// builderPage is what a builder.id resolves to: what stands behind it, and what its
+// tenants control.
+func (s *Server) builderPage(w http.ResponseWriter, r *http.Request) {
+	for _, b := range s.writer.Builders() {
+		if b.Path != r.URL.Path {
+			continue
+		}
+		var text strings.Builder
+		fmt.Fprintf(&text, "%s\n\n%s\nSLSA Build level %d at best: %s.\n", b.ID, b.Title, b.Level, b.Why)
+		if b.BuildType != "" {
+			fmt.Fprintf(&text, "buildType %s\n", b.BuildType)
+		}
+		text.WriteString("\nControlled by the tenant:\n")
+		for _, t := range b.Tenant {
+			fmt.Fprintf(&text, "- %s\n", t)
+		}
+		text.WriteString("\nRequirements of SLSA 1.2 for the build platform:\n")
+		for _, q := range b.Requirements {
+			fmt.Fprintf(&text, "- %s (level %d): %s\n", q.Name, q.Level, q.How)
+		}
+		writeText(w, http.StatusOK, text.String())
+		return
+	}
+	writeText(w, http.StatusNotFound, "no such builder\n")
 }
 
 func writeText(w http.ResponseWriter, status int, text string) {

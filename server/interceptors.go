@@ -10,6 +10,7 @@ import (
 	assayv1 "github.com/assay-build/assay/proto/assay/v1"
 
 	"github.com/assay-build/assay/internal/identity"
+	"github.com/assay-build/assay/internal/policy"
 	"github.com/assay-build/assay/internal/refusal"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -28,57 +29,10 @@ const (
 	// Deadlines for clients that set none; a longer one is cut to it.
 	unaryDeadline  = 30 * time.Second
 	streamDeadline = 2 * time.Hour
-	retryDelay     = 500 * time.Millisecond
+	// buildDeadline is that of AttestBuild, which fetches what a build made.
+	buildDeadline = 30 * time.Minute
+	retryDelay    = 500 * time.Millisecond
 )
-
-// access says what a method asks of its caller.
-type access int
-
-const (
-	accessPublic  access = iota + 1 // no session: it opens one, or serves what verifiers start from
-	accessSession                   // any session
-	accessBuild                     // a session of a build
-)
-
-// methodAccess is the one table of who may call what. A method that is not in it
-// is refused, and a test compares it with the service descriptors.
-func methodAccess() map[string]access {
-	return map[string]access{
-		assayv1.IdentityService_Challenge_FullMethodName: accessPublic,
-		assayv1.IdentityService_Exchange_FullMethodName:  accessPublic,
-		assayv1.IdentityService_WhoAmI_FullMethodName:    accessSession,
-
-		assayv1.AttestationService_Attest_FullMethodName:         accessBuild,
-		assayv1.AttestationService_AttestDigests_FullMethodName:  accessBuild,
-		assayv1.AttestationService_AttestBuild_FullMethodName:    accessSession,
-		assayv1.AttestationService_AttachEvidence_FullMethodName: accessSession,
-		assayv1.AttestationService_ImportBundle_FullMethodName:   accessSession,
-		assayv1.AttestationService_Revoke_FullMethodName:         accessSession,
-
-		assayv1.VerificationService_Verify_FullMethodName:           accessSession,
-		assayv1.VerificationService_GrantException_FullMethodName:   accessSession,
-		assayv1.VerificationService_ApproveException_FullMethodName: accessSession,
-		assayv1.VerificationService_BreakGlass_FullMethodName:       accessSession,
-
-		assayv1.AuditService_ListAttestations_FullMethodName: accessSession,
-		assayv1.AuditService_GetAttestation_FullMethodName:   accessSession,
-		assayv1.AuditService_ListDecisions_FullMethodName:    accessSession,
-		assayv1.AuditService_GetDecision_FullMethodName:      accessSession,
-		assayv1.AuditService_SearchComponents_FullMethodName: accessSession,
-		assayv1.AuditService_ListCoverage_FullMethodName:     accessSession,
-		assayv1.AuditService_ExportEvidence_FullMethodName:   accessSession,
-		assayv1.AuditService_GetTrustedRoot_FullMethodName:   accessPublic,
-
-		assayv1.PolicyService_PutPolicy_FullMethodName:      accessSession,
-		assayv1.PolicyService_GetPolicy_FullMethodName:      accessSession,
-		assayv1.PolicyService_ListPolicies_FullMethodName:   accessSession,
-		assayv1.PolicyService_SimulatePolicy_FullMethodName: accessSession,
-
-		healthv1.Health_Check_FullMethodName: accessPublic,
-		healthv1.Health_List_FullMethodName:  accessPublic,
-		healthv1.Health_Watch_FullMethodName: accessPublic,
-	}
-}
 
 type callerKey struct{}
 
@@ -86,6 +40,10 @@ type callerKey struct{}
 type session struct {
 	caller  *identity.Caller
 	expires time.Time
+	// access is what the policy said about the method, where it was asked.
+	access  policy.AccessDecision
+	about   policy.Resource
+	decided bool
 }
 
 // sessionFrom returns the session that the interceptor checked. A handler behind
@@ -98,13 +56,14 @@ func sessionFrom(ctx context.Context) session {
 // guard holds what the interceptors need; one guard serves unary and stream
 // calls, so that there is one way in.
 type guard struct {
-	access   map[string]access
-	sessions *identity.Sessions
-	metrics  *metrics
-	logger   *slog.Logger
-	now      func() time.Time
-	draining func() bool
-	stopping context.Context
+	access     map[string]access
+	sessions   *identity.Sessions
+	authorizer *authorizer
+	metrics    *metrics
+	logger     *slog.Logger
+	now        func() time.Time
+	draining   func() bool
+	stopping   context.Context
 
 	// For tap.
 	streams        map[string]bool
@@ -122,7 +81,7 @@ func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 		}
 		g.finish(ctx, info.FullMethod, start, caller, err)
 	}()
-	ctx, cancel := context.WithTimeout(ctx, unaryDeadline)
+	ctx, cancel := context.WithTimeout(ctx, deadlineOf(info.FullMethod))
 	defer cancel()
 	ctx, caller, err = g.admit(ctx, info.FullMethod)
 	if err != nil {
@@ -182,18 +141,29 @@ func (s *guardedStream) RecvMsg(m any) error {
 	return nil
 }
 
+func deadlineOf(method string) time.Duration {
+	if method == assayv1.AttestationService_AttestBuild_FullMethodName {
+		return buildDeadline
+	}
+	return unaryDeadline
+}
+
 // admit decides whether the call may start. It authenticates and authorises in
-// one place, for gRPC and for JSON alike.
+// one place, for gRPC and for JSON alike, and writes the decision down.
 func (g *guard) admit(ctx context.Context, method string) (context.Context, *identity.Caller, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	s, err := g.check(ctx, method, md.Get("authorization"))
+	if s.decided {
+		g.authorizer.record(ctx, method, s.caller, g.access[method].action, s.about, &s.access)
+	}
 	if err != nil || s.caller == nil {
 		return ctx, s.caller, err
 	}
 	return context.WithValue(ctx, callerKey{}, s), s.caller, nil
 }
 
-// check makes the decision of admit; the session of a public method is zero.
+// check makes the decision of admit; the session of a public method is zero. It
+// returns the session together with a denial of the access policy.
 func (g *guard) check(ctx context.Context, method string, authorization []string) (session, error) {
 	need, listed := g.access[method]
 	if !listed {
@@ -202,12 +172,17 @@ func (g *guard) check(ctx context.Context, method string, authorization []string
 	if g.draining() && !strings.HasPrefix(method, "/grpc.health.v1.") {
 		return session{}, refusal.New(CodeShuttingDown, "the service is shutting down")
 	}
-	if need == accessPublic {
+	if need.public {
 		return session{}, nil
 	}
 	s, err := g.session(ctx, authorization)
-	if err == nil && need == accessBuild && s.caller.Kind != identity.KindGitHubActions {
-		err = refusal.New(CodeCallerNotABuild, "the session belongs to a %s; only a build can attest", s.caller.Kind)
+	if err != nil || need.later {
+		return s, err
+	}
+	s.about, s.decided = g.authorizer.resource(need, s.caller), true
+	s.access = g.authorizer.ask(s.caller, need.action, s.about)
+	if !s.access.Allowed {
+		err = refusal.New(s.access.Code, "%s", s.access.Message)
 	}
 	return s, err
 }
@@ -222,7 +197,7 @@ func (g *guard) session(ctx context.Context, authorization []string) (session, e
 	if err != nil {
 		return session{}, err
 	}
-	return session{caller, expires}, nil
+	return session{caller: caller, expires: expires}, nil
 }
 
 // bearer reads the one authorization value. Two values are refused: which of

@@ -17,6 +17,7 @@ type metrics struct {
 	subjects     prometheus.Counter
 	received     prometheus.Counter     // artifact bytes
 	decisions    *prometheus.CounterVec // by result and reason
+	access       *prometheus.CounterVec // by action and reason
 	recovered    prometheus.Counter     // attestations finished after a crash or a failure
 	pending      prometheus.Gauge       // attestations that could not be finished
 }
@@ -45,6 +46,9 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "assay_decisions_total", Help: "Deploy decisions, by result and reason.",
 		}, []string{"result", "reason"}),
+		access: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "assay_access_decisions_total", Help: "Answers of the access policy, by action and reason.",
+		}, []string{"action", "reason"}),
 		recovered: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "assay_recovered_attestations_total", Help: "Attestations that a crash or a failure interrupted and that were finished later.",
 		}),
@@ -52,7 +56,7 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 			Name: "assay_pending_attestations", Help: "Attestations that were begun and could not be finished; each is tried again every minute.",
 		}),
 	}
-	reg.MustRegister(m.requests, m.seconds, m.panics, m.attestations, m.subjects, m.received, m.decisions, m.recovered, m.pending,
+	reg.MustRegister(m.requests, m.seconds, m.panics, m.attestations, m.subjects, m.received, m.decisions, m.access, m.recovered, m.pending,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -17,6 +17,8 @@ package server
 import (
 	"bytes"
 	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
@@ -27,8 +29,10 @@ import (
 
 	assayv1 "github.com/assay-build/assay/proto/assay/v1"
 
+	"github.com/assay-build/assay/internal/codebuild"
 	"github.com/assay-build/assay/internal/identity"
 	"github.com/assay-build/assay/internal/policy"
+	"github.com/assay-build/assay/internal/provenance"
 	"github.com/assay-build/assay/internal/refusal"
 	"github.com/assay-build/assay/internal/signing"
 	"github.com/assay-build/assay/internal/store"
@@ -51,7 +55,10 @@ const shutdownGrace = 20 * time.Second
 type Server struct {
 	cfg      Config
 	metrics  *metrics
-	verifier *identity.Verifier
+	certs    *identity.Certificates
+	writer   *provenance.Writer
+	rules    *policy.Access
+	callers  *callers
 	set      *policy.Set
 	cedar    []byte // the text of set
 	keyset   *signing.Keyset
@@ -108,8 +115,26 @@ func (s *Server) configure(ctx context.Context) error {
 			return configError(fmt.Sprintf("identity.issuers[%d]", i), "a sandbox issuer is for assay-dev only")
 		}
 	}
+	// The verifier that serves is made once builds can be read; its configuration
+	// is checked here.
+	if _, err := identity.NewVerifier(s.cfg.identity()); err != nil {
+		return err
+	}
 	var err error
-	if s.verifier, err = identity.NewVerifier(s.cfg.identity()); err != nil {
+	if s.certs, err = s.cfg.certificates(); err != nil {
+		return err
+	}
+	if s.writer, err = provenance.New(s.cfg.provenance()); err != nil {
+		return err
+	}
+	if s.rules, err = accessPolicy(&s.cfg.Access); err != nil {
+		return err
+	}
+	bindings, err := s.cfg.Access.bindings()
+	if err != nil {
+		return err
+	}
+	if s.callers, err = newCallers(bindings); err != nil {
 		return err
 	}
 	if s.set, s.cedar, err = s.policy(); err != nil {
@@ -249,7 +274,11 @@ func (s *Server) assemble(ctx context.Context) error {
 		return err
 	}
 	sessions := identity.NewSessions(key, s.store, s.cfg.Identity.SessionTTL, s.cfg.Now)
-	gate, err := newGate(s.cfg, s.store, sealer, verifier, s.set, s.metrics)
+	ids, builds, err := s.identityService(ctx, key, sessions)
+	if err != nil {
+		return err
+	}
+	gate, err := newGate(s.cfg, s.store, sealer, verifier, s.set, s.writer.Levels(), s.callers, s.metrics)
 	if err != nil {
 		return err
 	}
@@ -257,20 +286,48 @@ func (s *Server) assemble(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.grpc = s.newGRPC(sessions)
-	assayv1.RegisterIdentityServiceServer(s.grpc, &identityService{instance: s.cfg.Instance, verifier: s.verifier, sessions: sessions})
+	authz := &authorizer{policy: s.rules, callers: s.callers, logger: s.cfg.Logger, metrics: s.metrics}
+	s.grpc = s.newGRPC(sessions, authz)
+	assayv1.RegisterIdentityServiceServer(s.grpc, ids)
 	assayv1.RegisterAttestationServiceServer(s.grpc, &attestationService{
-		instance: s.cfg.Instance, sealer: sealer, metrics: s.metrics,
+		writer: s.writer, sealer: sealer, builds: builds, sandboxAWS: s.cfg.SandboxAWS, authorizer: authz, metrics: s.metrics,
 		uploads: &uploads{
 			spool: spool, slots: make(chan struct{}, s.cfg.Limits.MaxConcurrentUploads),
 			maxBytes: s.cfg.Limits.MaxArtifactBytes, idle: s.cfg.Limits.IdleTimeout,
 		},
 	})
-	assayv1.RegisterVerificationServiceServer(s.grpc, &verificationService{gate: gate})
-	assayv1.RegisterAuditServiceServer(s.grpc, &auditService{store: s.store, keyset: s.keyset})
+	assayv1.RegisterVerificationServiceServer(s.grpc, &verificationService{gate: gate, authorizer: authz})
+	assayv1.RegisterAuditServiceServer(s.grpc, &auditService{store: s.store, keyset: s.keyset, authorizer: authz, writer: s.writer})
 	assayv1.RegisterPolicyServiceServer(s.grpc, &policyService{set: s.set, source: s.cedar, since: timestamppb.New(s.cfg.Now())})
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	return s.assembleHTTP(ctx)
+}
+
+// identityService makes what opens sessions, and what reads builds for it and for
+// AttestBuild.
+func (s *Server) identityService(ctx context.Context, key []byte, sessions *identity.Sessions) (*identityService, *codebuild.Reader, error) {
+	// The nonces of STS proofs have a key of their own, which every machine of the
+	// deployment derives from the one they share.
+	nonces, err := hkdf.Expand(sha256.New, key, "assay sts challenge v1", identity.SessionKeyBytes)
+	if err != nil {
+		return nil, nil, err
+	}
+	builds, proofs, err := s.openAWS(ctx, nonces)
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg := s.cfg.identity()
+	if builds != nil {
+		cfg.Builds = builds
+	}
+	verifier, err := identity.NewVerifier(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &identityService{
+		verifier: verifier, aws: proofs, certificates: s.certs, sessions: sessions, callers: s.callers,
+		writer: s.writer, audience: s.cfg.Audience[0], now: s.cfg.Now,
+	}, builds, nil
 }
 
 func (s *Server) assembleHTTP(ctx context.Context) error {
@@ -315,10 +372,10 @@ func (s *Server) ownVerifier() (*verify.Verifier, error) {
 	return verify.New(trust), nil
 }
 
-func (s *Server) newGRPC(sessions *identity.Sessions) *grpc.Server {
+func (s *Server) newGRPC(sessions *identity.Sessions, authz *authorizer) *grpc.Server {
 	access := methodAccess()
 	g := &guard{
-		access: access, sessions: sessions, metrics: s.metrics, logger: s.cfg.Logger,
+		access: access, sessions: sessions, authorizer: authz, metrics: s.metrics, logger: s.cfg.Logger,
 		now: s.cfg.Now, draining: s.draining.Load, stopping: s.stopping,
 		streams: streamMethods(access), receiving: pendingPeers{max: maxReceiving}, publicDeadline: publicDeadline,
 	}

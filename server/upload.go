@@ -30,35 +30,35 @@ type uploads struct {
 	idle     time.Duration
 
 	mu     sync.Mutex
-	shares map[int64]*share // by repository id; those in use only
+	shares map[string]*share // by shareOf; those in use only
 }
 
-// share is what of the places one repository may take: a quarter, so that none
-// keeps the others out.
+// share is what of the places one repository, project or role may take: a quarter,
+// so that none keeps the others out.
 type share struct {
 	slots chan struct{}
 	users int
 }
 
-// acquire waits for a place, first in the repository's share and then among all,
+// acquire waits for a place, first in the caller's share and then among all,
 // for the idle limit at most.
-func (u *uploads) acquire(ctx context.Context, repository int64) (release func(), err error) {
+func (u *uploads) acquire(ctx context.Context, of string) (release func(), err error) {
 	wait, cancel := context.WithTimeout(ctx, u.idle)
 	defer cancel()
-	own := u.share(repository)
+	own := u.share(of)
 	if !take(wait, own.slots) {
-		u.leave(repository)
-		return nil, refusal.New(CodeOverloaded, "%d uploads of this repository are under way, which is the limit for one", cap(own.slots))
+		u.leave(of)
+		return nil, refusal.New(CodeOverloaded, "%d uploads of this repository, project or role are under way, which is the limit for one", cap(own.slots))
 	}
 	if !take(wait, u.slots) {
 		<-own.slots
-		u.leave(repository)
+		u.leave(of)
 		return nil, refusal.New(CodeOverloaded, "%d uploads are under way, which is the limit", cap(u.slots))
 	}
 	return func() {
 		<-u.slots
 		<-own.slots
-		u.leave(repository)
+		u.leave(of)
 	}, nil
 }
 
@@ -76,27 +76,27 @@ func take(ctx context.Context, slots chan struct{}) bool {
 	}
 }
 
-func (u *uploads) share(repository int64) *share {
+func (u *uploads) share(of string) *share {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	own := u.shares[repository]
+	own := u.shares[of]
 	if own == nil {
 		if u.shares == nil {
-			u.shares = make(map[int64]*share)
+			u.shares = make(map[string]*share)
 		}
 		own = &share{slots: make(chan struct{}, max(1, cap(u.slots)/4))}
-		u.shares[repository] = own
+		u.shares[of] = own
 	}
 	own.users++
 	return own
 }
 
-func (u *uploads) leave(repository int64) {
+func (u *uploads) leave(of string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	own := u.shares[repository]
+	own := u.shares[of]
 	if own.users--; own.users == 0 {
-		delete(u.shares, repository)
+		delete(u.shares, of)
 	}
 }
 
@@ -104,7 +104,7 @@ func (u *uploads) leave(repository int64) {
 func (a *attestationService) Attest(stream grpc.BidiStreamingServer[assayv1.AttestRequest, assayv1.AttestResponse]) error {
 	ctx := stream.Context()
 	caller := sessionFrom(ctx).caller
-	release, err := a.uploads.acquire(ctx, caller.GitHub.RepositoryID)
+	release, err := a.uploads.acquire(ctx, shareOf(caller))
 	if err != nil {
 		return err
 	}

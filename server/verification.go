@@ -54,7 +54,8 @@ const CodeStoredEvidenceInvalid refusal.Code = "STORED_EVIDENCE_INVALID"
 
 type verificationService struct {
 	assayv1.UnimplementedVerificationServiceServer
-	gate *gate
+	gate       *gate
+	authorizer *authorizer
 }
 
 // Verify answers for each subject. An error means that nothing was decided.
@@ -71,9 +72,15 @@ func (v *verificationService) Verify(ctx context.Context, req *assayv1.VerifyReq
 	if !onlyText(req.GetEnvironment()) {
 		return nil, refusal.New(CodeRequestInvalid, "has a character that does not show").InField("environment")
 	}
+	caller := sessionFrom(ctx).caller
+	on := policy.Resource{Kind: "Decision", Attributes: maps.Clone(v.gate.callers.view(caller).owns)}
+	on.Attributes["environment"] = req.GetEnvironment()
+	if err := v.authorizer.authorize(ctx, assayv1.VerificationService_Verify_FullMethodName, caller, "verify", on); err != nil {
+		return nil, err
+	}
 	resp := &assayv1.VerifyResponse{VerificationResult: assayv1.VerificationResult_VERIFICATION_RESULT_PASSED}
 	for i, s := range req.GetSubjects() {
-		d, err := v.gate.ask(ctx, sessionFrom(ctx).caller, s, req.GetEnvironment())
+		d, err := v.gate.ask(ctx, caller, s, req.GetEnvironment())
 		if err != nil {
 			return nil, inField(err, fmt.Sprintf("subjects[%d]", i))
 		}
@@ -90,6 +97,7 @@ type gate struct {
 	instance string
 	version  string
 	ttl      time.Duration
+	callers  *callers
 	store    *store.Store
 	sealer   *sealer
 	evidence *evidenceSource
@@ -107,7 +115,7 @@ type gate struct {
 	limiters *lru.Cache[string, *rate.Limiter]
 }
 
-func newGate(cfg Config, st *store.Store, sl *sealer, v *verify.Verifier, set *policy.Set, m *metrics) (*gate, error) {
+func newGate(cfg Config, st *store.Store, sl *sealer, v *verify.Verifier, set *policy.Set, levels map[string]int, known *callers, m *metrics) (*gate, error) {
 	source, err := newEvidenceSource(st, v, cfg.Logger)
 	if err != nil {
 		return nil, err
@@ -122,7 +130,7 @@ func newGate(cfg Config, st *store.Store, sl *sealer, v *verify.Verifier, set *p
 	}
 	return &gate{
 		instance: cfg.Instance, version: version.String(), ttl: cfg.Verify.SummaryTTL, store: st, sealer: sl, evidence: source,
-		policy: set, levels: provenance.BuilderLevels(cfg.Instance), metrics: m, logger: cfg.Logger, now: cfg.Now, answers: answers, limiters: limiters,
+		policy: set, levels: levels, callers: known, metrics: m, logger: cfg.Logger, now: cfg.Now, answers: answers, limiters: limiters,
 	}, nil
 }
 
@@ -138,10 +146,10 @@ func (g *gate) ask(ctx context.Context, caller *identity.Caller, s *assayv1.Subj
 		return nil, err
 	}
 	now := g.now()
-	principal := principalOf(caller)
-	j := &judgement{environment: environment, set: set}
+	asker := g.callers.view(caller)
+	j := &judgement{environment: environment, set: set, caller: caller}
 	j.Decision = g.policy.Decide(policy.Question{
-		Principal: principal, Environment: environment, Subject: subject,
+		Principal: asker.principal, Environment: environment, Subject: subject,
 		Evidence: set.evidence, BuilderLevels: g.levels, Now: now,
 	})
 	if set.rejected > 0 && len(set.evidence) == 0 {
@@ -152,7 +160,7 @@ func (g *gate) ask(ctx context.Context, caller *identity.Caller, s *assayv1.Subj
 		j.Message += fmt.Sprintf(" (only %d of the attestations of this artifact were looked at)", maxEvidence)
 	}
 	j.resource = resourceOf(j.Used, subject)
-	shared, err := g.answer(ctx, &principal, j, now)
+	shared, err := g.answer(ctx, asker, j, now)
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +168,7 @@ func (g *gate) ask(ctx context.Context, caller *identity.Caller, s *assayv1.Subj
 		return nil, err
 	}
 	g.metrics.decisions.WithLabelValues(resultName(j.Allowed), string(j.Code)).Inc()
-	d := withCaller(shared, callerProto(caller, "", 0))
+	d := withCaller(shared, callerProto(caller, provenance.Builder{}))
 	d.Subject = &assayv1.Subject{Name: subject.Name, Digest: subject.Digest}
 	d.Message = j.Message
 	return withoutFacts(d), nil
@@ -175,6 +183,7 @@ func onlyText(s string) bool {
 // judgement is what policy said of one subject on the evidence of one moment.
 type judgement struct {
 	policy.Decision
+	caller      *identity.Caller
 	resource    attest.Subject // what was asked about, as far as it is vouched for
 	environment string
 	set         *evidenceSet
@@ -209,7 +218,7 @@ func verifySubject(s *assayv1.Subject) (attest.Subject, error) {
 // signed, no more: what a caller can vary and no evidence knows must not make a
 // decision of its own, or one session could fill the log. Each part is
 // length-prefixed, so that no two lists of parts look alike.
-func (g *gate) key(p *policy.Principal, j *judgement) string {
+func (g *gate) key(asker *callerView, j *judgement) string {
 	h := sha256.New()
 	var b []byte
 	part := func(v string) {
@@ -231,10 +240,7 @@ func (g *gate) key(p *policy.Principal, j *judgement) string {
 		part(alg)
 		part(j.resource.Digest[alg])
 	}
-	part(p.ID)
-	for _, name := range principalAttributes {
-		part(p.Attributes[name])
-	}
+	part(asker.class)
 	part(resultName(j.Allowed))
 	part(string(j.Code))
 	// A further digest can set evidence aside, so that other evidence decides.
@@ -260,13 +266,13 @@ func (g *gate) mayDecide(class string, now time.Time) error {
 
 // answer returns the decision that identical asks share, making it if there is
 // none that is still good.
-func (g *gate) answer(ctx context.Context, p *policy.Principal, j *judgement, now time.Time) (*assayv1.Decision, error) {
-	key := g.key(p, j)
+func (g *gate) answer(ctx context.Context, asker *callerView, j *judgement, now time.Time) (*assayv1.Decision, error) {
+	key := g.key(asker, j)
 	if d, ok := g.answers.get(key); ok && now.Before(d.GetExpireTime().AsTime()) {
 		return d, nil
 	}
 	decide := func(ctx context.Context) (*assayv1.Decision, error) {
-		if err := g.mayDecide(p.ID, now); err != nil {
+		if err := g.mayDecide(asker.principal.ID, now); err != nil {
 			return nil, err
 		}
 		return g.decide(ctx, key, j, now)
@@ -320,9 +326,13 @@ func (g *gate) decide(ctx context.Context, key string, j *judgement, now time.Ti
 	if err != nil {
 		return nil, err
 	}
+	whose, err := j.caller.Marshal()
+	if err != nil {
+		return nil, err
+	}
 	return d, g.store.SaveDecision(ctx, &store.Decision{
 		ID: d.GetDecisionId(), Key: key, SubjectName: j.resource.Name, SHA256: j.resource.Digest["sha256"], Environment: j.environment,
-		Passed: j.Allowed, Reason: string(j.Code), Answer: raw, PolicyVersion: j.PolicyVersion,
+		Passed: j.Allowed, Reason: string(j.Code), Answer: raw, PolicyVersion: j.PolicyVersion, Caller: whose,
 		CreatedAt: now, ExpiresAt: expires, LogHead: head,
 	})
 }

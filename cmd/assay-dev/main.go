@@ -1,10 +1,16 @@
-// Command assay-dev is a sandbox: a real Assay server on loopback and an OIDC
-// issuer that answers as GitHub's does, so that everything can be tried on one
-// machine without an account anywhere.
+// Command assay-dev is a sandbox: a real Assay server on loopback, an OIDC issuer
+// that answers as GitHub's does and a stand-in for AWS, so that everything can be
+// tried on one machine without an account anywhere.
 //
 //	assay-dev --data /tmp/assay &
 //	. /tmp/assay/dev.env
 //	assay attest ./app && assay verify ./app --env dev
+//
+// dev.env is the environment of a GitHub Actions job, codebuild.env that of a
+// running build of AWS CodeBuild. There ASSAY_DEV_FINISHED_BUILD names a build that has ended:
+//
+//	. /tmp/assay/codebuild.env
+//	assay attest ./app; assay attest-build "$ASSAY_DEV_FINISHED_BUILD"
 //
 // It is a program of its own so that nothing of it is in assayd. What it attests
 // carries builder …/builders/dev and SLSA level 0.
@@ -78,15 +84,25 @@ func serve(ctx context.Context, data, listen, format string, stdout, stderr io.W
 		return err
 	}
 	// Written after the ports are bound and before anything is served: whoever
-	// waits for the file finds a server that accepts connections.
-	path := filepath.Join(data, "dev.env")
-	tmp := path + ".tmp"
-	if err := os.WriteFile(tmp, []byte(s.EnvFile()), 0o600); err != nil {
+	// waits for dev.env, the last one, finds a server that accepts connections.
+	finished := s.AWS.FinishedBuild(map[string][]byte{"app": []byte("an application\n")})
+	codebuild := s.AWS.EnvFile(s.URL(), s.AWS.RunningBuild()) + fmt.Sprintf("export ASSAY_DEV_FINISHED_BUILD='%s'\n", finished.ARN)
+	if err := writeFile(filepath.Join(data, "codebuild.env"), codebuild); err != nil {
 		return err
 	}
-	if err := os.Rename(tmp, path); err != nil {
+	path := filepath.Join(data, "dev.env")
+	if err := writeFile(path, s.EnvFile()); err != nil {
 		return err
 	}
 	fmt.Fprintf(stdout, "assay-dev serves %s (sandbox: builds are SLSA level 0)\nload its environment with:  . %s\n", s.URL(), path)
 	return s.Run(ctx)
+}
+
+// writeFile replaces a file at once, so that nobody reads half of it.
+func writeFile(path, text string) error {
+	tmp := path + ".tmp"
+	if err := os.WriteFile(tmp, []byte(text), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
 }

@@ -17,13 +17,15 @@ func TestArrow(t *testing.T) {
 		"internal/tlog":       {"internal/verify", "internal/policy", "internal/store", "internal/identity", "internal/signing", "server", "client", "proto/"},
 		"internal/verify":     {"internal/policy", "internal/store", "internal/identity", "internal/provenance", "internal/signing", "internal/tlog/posix", "server", "client", "proto/"},
 		"internal/policy":     {"internal/store", "internal/identity", "internal/provenance", "internal/signing", "internal/tlog/posix", "server", "client", "proto/"},
+		"internal/stsproof":   {"internal/identity", "internal/codebuild", "internal/verify", "internal/policy", "internal/store", "internal/provenance", "internal/signing", "server", "client", "proto/"},
+		"internal/codebuild":  {"internal/identity", "internal/stsproof", "internal/verify", "internal/policy", "internal/store", "internal/provenance", "internal/signing", "server", "client", "proto/"},
 		"internal/identity":   {"internal/verify", "internal/policy", "internal/store", "internal/provenance", "server", "client", "proto/"},
 		"internal/provenance": {"internal/verify", "internal/policy", "internal/store", "server", "client", "proto/"},
 		"internal/signing":    {"internal/verify", "internal/policy", "internal/store", "internal/identity", "server", "client", "proto/"},
 		"internal/store":      {"internal/verify", "internal/policy", "internal/identity", "internal/signing", "server", "client", "proto/"},
 		"client":              {"server", "internal/store", "internal/signing", "internal/policy", "internal/identity", "internal/testenv"},
 		"server":              {"client", "internal/testenv"},
-		"cmd/assay":           {"server", "internal/store", "internal/signing", "internal/policy", "internal/identity", "internal/tlog/posix", "internal/testenv"},
+		"cmd/assay":           {"server", "internal/store", "internal/signing", "internal/policy", "internal/identity", "internal/codebuild", "internal/tlog/posix", "internal/testenv"},
 		"cmd/assayd":          {"client", "internal/testenv"},
 	}
 	for pkg, not := range forbidden {

@@ -1,5 +1,5 @@
 // Package testenv runs a real Assay server in a directory, on loopback, with an
-// OIDC issuer beside it that answers as GitHub's does. Tests and the program
+// OIDC issuer beside it that answers as GitHub's does, and a stand-in for AWS. Tests and the program
 // assay-dev use it; assay and assayd never import it.
 //
 // What such a server attests carries builder …/builders/dev and SLSA level 0.
@@ -31,6 +31,7 @@ const CodeNotLoopback refusal.Code = "NOT_LOOPBACK"
 type Sandbox struct {
 	Server *server.Server
 	Issuer *oidctest.Issuer
+	AWS    *AWS
 
 	issuerHTTP *http.Server
 	issuerL    net.Listener
@@ -62,15 +63,22 @@ func NewSandbox(ctx context.Context, listen string, cfg server.Config, edit func
 		URL: issuer.URL(), Type: "github-actions", Sandbox: true,
 		AllowedOwnerIDs: []int64{owner},
 	})
+	standin, err := NewAWS(cfg.Now)
+	if err != nil {
+		return nil, errors.Join(err, l.Close(), issuerL.Close())
+	}
+	standin.Configure(&cfg)
+	cfg.SandboxAWS = true
 	if edit != nil {
 		edit(&cfg)
 	}
 	s, err := server.New(ctx, cfg)
 	if err != nil {
+		standin.Close()
 		return nil, errors.Join(err, l.Close(), issuerL.Close())
 	}
 	return &Sandbox{
-		Server: s, Issuer: issuer, issuerL: issuerL,
+		Server: s, Issuer: issuer, AWS: standin, issuerL: issuerL,
 		issuerHTTP: &http.Server{Handler: issuer.Handler(), ReadHeaderTimeout: 5 * time.Second},
 	}, nil
 }
@@ -102,6 +110,7 @@ func (s *Sandbox) Run(ctx context.Context) error {
 	group.Go(func() error { return s.Server.Serve(gctx) })
 	group.Go(func() error {
 		<-gctx.Done()
+		s.AWS.Close()
 		return s.issuerHTTP.Close()
 	})
 	return group.Wait()

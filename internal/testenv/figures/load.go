@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -60,13 +61,13 @@ func (c *config) median(ctx context.Context, n int, call func(ctx context.Contex
 		}
 		runs = append(runs, r)
 	}
-	slices.SortFunc(runs, func(a, b result) int {
-		if a.perSecond < b.perSecond {
-			return -1
-		}
-		return 1
-	})
-	return runs[len(runs)/2], nil
+	return middle(runs), nil
+}
+
+// middle returns the run with the median rate.
+func middle(runs []result) result {
+	slices.SortFunc(runs, func(a, b result) int { return cmp.Compare(a.perSecond, b.perSecond) })
+	return runs[len(runs)/2]
 }
 
 func quantile(d []time.Duration, q float64) time.Duration {

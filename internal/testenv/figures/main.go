@@ -67,6 +67,9 @@ func (c *config) run(ctx context.Context) error {
 	if err := c.service(ctx, filepath.Join(work, "service"), limits); err != nil {
 		return err
 	}
+	if err := c.decisions(limits); err != nil {
+		return err
+	}
 	if err := c.lookups(ctx, work, limits); err != nil {
 		return err
 	}

@@ -122,6 +122,9 @@ func (c *config) service(ctx context.Context, data string, l *limits) error {
 	if err := c.verifies(s, l, known); err != nil {
 		return fmt.Errorf("verify: %w", err)
 	}
+	if err := c.exchanges(ctx, s, l); err != nil {
+		return fmt.Errorf("exchange: %w", err)
+	}
 	// A process of its own, so that its memory is the upload's.
 	u, err := c.start(ctx, data+"-upload")
 	if err != nil {

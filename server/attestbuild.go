@@ -1,0 +1,72 @@
+package server
+
+import (
+	"context"
+
+	"github.com/assay-build/assay/internal/attest"
+	"github.com/assay-build/assay/internal/codebuild"
+	"github.com/assay-build/assay/internal/identity"
+	"github.com/assay-build/assay/internal/policy"
+	"github.com/assay-build/assay/internal/refusal"
+	"github.com/assay-build/assay/internal/store"
+	assayv1 "github.com/assay-build/assay/proto/assay/v1"
+)
+
+// AttestBuild attests a finished build of CodeBuild. Who asks decides nothing but
+// whether it is done: the facts are CodeBuild's, and the bytes are those that
+// CodeBuild uploaded, hashed here.
+func (a *attestationService) AttestBuild(ctx context.Context, req *assayv1.AttestBuildRequest) (*assayv1.AttestBuildResponse, error) {
+	if a.builds == nil {
+		return nil, refusal.New(CodeCredentialNotConfigured, "this deployment reads the builds of no AWS account").InField("build_arn")
+	}
+	arn, err := codebuild.ParseBuildARN(req.GetBuildArn())
+	if err != nil {
+		return nil, inField(err, "build_arn")
+	}
+	asker := sessionFrom(ctx).caller
+	on := policy.Resource{Kind: "Build", ID: req.GetBuildArn(), Attributes: map[string]string{
+		"account": arn.Account, "tenant": "aws#account/" + arn.Account, "platform": "codebuild",
+	}}
+	if err := a.authorizer.authorize(ctx, assayv1.AttestationService_AttestBuild_FullMethodName, asker, "attestBuild", on); err != nil {
+		return nil, err
+	}
+	// A fetch takes a place among the uploads: both read and hash as fast as they can.
+	release, err := a.uploads.acquire(ctx, on.Attributes["tenant"])
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	build, err := a.builds.Finished(ctx, req.GetBuildArn())
+	if err != nil {
+		return nil, err
+	}
+	objects, err := a.builds.Fetch(ctx, build, a.uploads.maxBytes, attest.MaxSubjects)
+	if err != nil {
+		return nil, err
+	}
+	result, err := a.attest(ctx, a.postBuildCaller(build, objects), fetchedSubjects(objects))
+	if err != nil {
+		return nil, err
+	}
+	return &assayv1.AttestBuildResponse{Result: result}, nil
+}
+
+// postBuildCaller is the build that speaks through its record.
+func (a *attestationService) postBuildCaller(b *codebuild.Build, objects []codebuild.Object) *identity.Caller {
+	confirmed := len(objects) > 0
+	for _, o := range objects {
+		confirmed = confirmed && o.Confirmed
+	}
+	return identity.NewCodeBuildCaller(identity.ModePostBuild, b, confirmed, a.sandboxAWS)
+}
+
+func fetchedSubjects(objects []codebuild.Object) []store.Subject {
+	out := make([]store.Subject, len(objects))
+	for i, o := range objects {
+		out[i] = store.Subject{
+			Name: o.Name, SHA256: o.SHA256, SHA512: o.SHA512, Size: o.Size,
+			Kind: int(assayv1.ArtifactKind_ARTIFACT_KIND_FILE), Origin: int(assayv1.DigestOrigin_DIGEST_ORIGIN_HASHED),
+		}
+	}
+	return out
+}
