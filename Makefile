@@ -17,11 +17,12 @@ HCLFMT_VERSION        := v2.25.0
 VERSITYGW_VERSION     := v1.8.0
 
 # Programs are stripped: symbols are in the source, the version is in the build info.
-GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags='-s -w'
+# grpcnotrace leaves out gRPC's trace pages: html/template, and all that it keeps alive.
+GOBUILD := CGO_ENABLED=0 go build -trimpath -tags grpcnotrace -ldflags='-s -w'
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 .PHONY: build
 build: ## Build assay, assayd and assay-dev into bin/
@@ -72,6 +73,20 @@ bench: build ## Measure; prints the machine, medians and ratios to limits of the
 .PHONY: interop
 interop: build $(TOOLS)/cosign-$(COSIGN_VERSION) ## Verify attestations with cosign and @sigstore/verify, offline
 	.ci/interop bin
+
+# hclfmt's -check only parses, and its formatting passes over what does not parse.
+# What terraform validate would check needs the provider's registry: a test in
+# internal/testenv does without.
+.PHONY: terraform
+terraform: $(TOOLS)/hclfmt-$(HCLFMT_VERSION) ## Check that docs/deploy/terraform parses and is formatted
+	hclfmt -check docs/deploy/terraform/*/*.tf >/dev/null
+	for f in docs/deploy/terraform/*/*.tf; do \
+		hclfmt -require-no-change "$$f" >/dev/null || { hclfmt "$$f" | diff -u "$$f" - || true; exit 1; }; \
+	done
+
+.PHONY: s3
+s3: $(TOOLS)/versitygw-$(VERSITYGW_VERSION) ## Hold versitygw, an S3 that others wrote, to the tests of the stand-in
+	ASSAY_VERSITYGW=$(TOOLS)/versitygw go test -count=1 -timeout 5m -run TestS3Versitygw -v ./internal/testenv/awstest/
 
 .PHONY: crash
 crash: ## kill -9 the service while it attests, ROUNDS times (default 50)

@@ -49,8 +49,8 @@ type challenged interface {
 // may have put into AWS_ACCESS_KEY_ID, of a role it deploys with for example, say
 // nothing about the build and are not looked at.
 func CodeBuild(lookup func(string) (string, bool)) CredentialSource {
-	return &stsProofs{now: time.Now, resolve: func(ctx context.Context) (*awsIdentity, error) {
-		return codeBuildIdentity(ctx, environment(lookup))
+	return &stsProofs{now: time.Now, resolve: func(context.Context) (*awsIdentity, error) {
+		return codeBuildIdentity(environment(lookup))
 	}}
 }
 

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"context"
 	"errors"
 	"net"
 	"net/http"
@@ -28,7 +27,7 @@ const (
 	containerTimeout = 10 * time.Second
 )
 
-func codeBuildIdentity(_ context.Context, env func(string) string) (*awsIdentity, error) {
+func codeBuildIdentity(env func(string) string) (*awsIdentity, error) {
 	arn := env(envBuildARN)
 	if arn == "" {
 		return nil, newError(ErrUnauthenticated, CodeCredentialMissing, "no credential: not in an AWS CodeBuild job (%s is not set)", envBuildARN)

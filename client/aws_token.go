@@ -79,7 +79,7 @@ func (w *webIdentity) identity(ctx context.Context) (*awsIdentity, error) {
 	if w.opts.BuildTag == "" {
 		return roleIdentity(ctx, w.env, w.opts)
 	}
-	id, err := codeBuildIdentity(ctx, w.env)
+	id, err := codeBuildIdentity(w.env)
 	if err == nil && w.opts.Credentials != nil {
 		id.provider = w.opts.Credentials
 	}

@@ -46,7 +46,7 @@ const (
 	loginTimeout = 10 * time.Minute
 	// maxProviderAnswer bounds each answer of the provider, key set included.
 	maxProviderAnswer = 1 << 20
-	// maxPollInterval is the longest a provider may make the device flow wait.
+	// maxPollInterval is the longest a provider may make the device flow wait, in seconds.
 	maxPollInterval = 60
 )
 
@@ -142,13 +142,13 @@ func discover(ctx context.Context, cfg LoginConfig) (*login, error) {
 	issuer, err := url.Parse(cfg.Issuer)
 	switch {
 	case err != nil || !secureURL(cfg.Issuer, true) || issuer.RawQuery != "" || issuer.Fragment != "" || issuer.User != nil:
-		return nil, badInput(CodeLoginConfigInvalid, "the issuer is not an https URL")
+		return nil, badInput(CodeLoginConfigInvalid, "the issuer is not an https URL without user, query and fragment")
 	case cfg.ClientID == "":
 		return nil, badInput(CodeLoginConfigInvalid, "no client id given")
 	case cfg.Prompt == nil:
 		return nil, badInput(CodeLoginConfigInvalid, "nobody to tell where to log in")
 	case cfg.Port < 0 || cfg.Port > 65535:
-		return nil, badInput(CodeLoginConfigInvalid, "port %d of the redirect", cfg.Port)
+		return nil, badInput(CodeLoginConfigInvalid, "port %d of the redirect, want 0 to 65535", cfg.Port)
 	}
 	l := &login{cfg: cfg, http: providerClient()}
 	if l.provider, err = oidc.NewProvider(oidc.ClientContext(ctx, l.http), cfg.Issuer); err != nil {
@@ -220,7 +220,7 @@ func (l *login) device(ctx context.Context) (string, error) {
 	loopback := isLoopback(hostOf(l.cfg.Issuer))
 	switch {
 	case auth.Interval < 0 || auth.Interval > maxPollInterval:
-		return "", newError(ErrUnavailable, CodeLoginAnswerInvalid, "the provider asks for a poll every %d seconds", auth.Interval)
+		return "", newError(ErrUnavailable, CodeLoginAnswerInvalid, "the provider asks for a poll every %d seconds; the limit is %d", auth.Interval, maxPollInterval)
 	case auth.DeviceCode == "" || auth.UserCode == "" || len(auth.UserCode) > 64,
 		!secureURL(auth.VerificationURI, loopback),
 		auth.VerificationURIComplete != "" && !secureURL(auth.VerificationURIComplete, loopback):

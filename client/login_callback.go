@@ -14,7 +14,7 @@ import (
 
 const (
 	callbackPath = "/callback"
-	// maxCode bounds the authorization code.
+	// maxCode bounds the authorization code, in bytes.
 	maxCode = 4096
 )
 
@@ -131,7 +131,7 @@ func (c *callback) read(rawQuery string) (string, error) {
 		return "", newError(ErrUnauthenticated, CodeLoginDenied, "the identity provider says %.100q", q.Get("error"))
 	}
 	if n := len(q.Get("code")); n == 0 || n > maxCode {
-		return "", newError(ErrUnauthenticated, CodeLoginAnswerInvalid, "the redirect holds a code of %d bytes", n)
+		return "", newError(ErrUnauthenticated, CodeLoginAnswerInvalid, "the redirect holds a code of %d bytes, want 1 to %d", n, maxCode)
 	}
 	return q.Get("code"), nil
 }

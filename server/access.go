@@ -12,6 +12,7 @@ import (
 	"github.com/assay-build/assay/internal/refusal"
 	"github.com/assay-build/assay/internal/store"
 	assayv1 "github.com/assay-build/assay/proto/assay/v1"
+	lru "github.com/hashicorp/golang-lru/v2"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
@@ -76,6 +77,24 @@ type authorizer struct {
 	callers *callers
 	logger  *slog.Logger
 	metrics *metrics
+	// known are answers about what a caller would make, which follow from who it
+	// is: the policy does not change, and has neither clock nor memory.
+	known *lru.Cache[ownQuestion, policy.AccessDecision]
+}
+
+// ownQuestion may depend on nothing that is not in it.
+type ownQuestion struct {
+	view                      *callerView
+	action, kind, environment string
+}
+
+// rememberedAnswers bounds them. An environment is the request's to choose, so one
+// caller could ask about ever others; it then pays for its own.
+const rememberedAnswers = 8192
+
+func newAuthorizer(p *policy.Access, c *callers, logger *slog.Logger, m *metrics) (*authorizer, error) {
+	known, err := lru.New[ownQuestion, policy.AccessDecision](rememberedAnswers)
+	return &authorizer{policy: p, callers: c, logger: logger, metrics: m, known: known}, err
 }
 
 // accessPolicy reads the policy that cfg names.
@@ -90,17 +109,28 @@ func accessPolicy(cfg *AccessConfig) (*policy.Access, error) {
 	return policy.CompileAccess(text)
 }
 
-// resource is what a method is about before its request is read: of what the caller
-// would make, what follows from who it is.
-func (a *authorizer) resource(need access, caller *identity.Caller) policy.Resource {
-	r := policy.Resource{Kind: need.kind}
-	if need.kind == "Attestation" || need.kind == "Decision" {
-		r.Attributes = a.callers.view(caller).owns
+// askOwn asks about something that the caller would make, or about the instance.
+// environment is that of a decision, where it is known. The resource is returned
+// without attributes, for the record.
+func (a *authorizer) askOwn(caller *identity.Caller, action, kind, environment string) (policy.Resource, policy.AccessDecision) {
+	q := ownQuestion{a.callers.view(caller), action, kind, environment}
+	on := policy.Resource{Kind: kind}
+	if d, ok := a.known.Get(q); ok {
+		return on, d
 	}
-	return r
+	full := on
+	if kind == "Attestation" || kind == "Decision" {
+		full.Attributes = maps.Clone(q.view.owns)
+	}
+	if environment != "" { // of a decision
+		full.Attributes["environment"] = environment
+	}
+	d := a.policy.Authorize(policy.AccessRequest{Principal: q.view.principal, Action: action, Resource: full})
+	a.known.Add(q, d)
+	return on, d
 }
 
-// ask is the bare question.
+// ask asks about something that is there.
 func (a *authorizer) ask(caller *identity.Caller, action string, on policy.Resource) policy.AccessDecision {
 	return a.policy.Authorize(policy.AccessRequest{Principal: a.callers.view(caller).principal, Action: action, Resource: on})
 }
@@ -109,6 +139,17 @@ func (a *authorizer) ask(caller *identity.Caller, action string, on policy.Resou
 func (a *authorizer) authorize(ctx context.Context, method string, caller *identity.Caller, action string, on policy.Resource) error {
 	d := a.ask(caller, action, on)
 	a.record(ctx, method, caller, action, on, &d)
+	return refused(&d)
+}
+
+// authorizeOwn is authorize for what the caller would make.
+func (a *authorizer) authorizeOwn(ctx context.Context, method string, caller *identity.Caller, action, kind, environment string) error {
+	on, d := a.askOwn(caller, action, kind, environment)
+	a.record(ctx, method, caller, action, on, &d)
+	return refused(&d)
+}
+
+func refused(d *policy.AccessDecision) error {
 	if d.Allowed {
 		return nil
 	}

@@ -207,11 +207,11 @@ func outcome(t *testing.T, conn *grpc.ClientConn, ctx context.Context, m protore
 		return "hidden"
 	case reason == "BUILDER_UNKNOWN":
 		return "yes" // and then there is nothing that a person could attest
-	case status.Code(err) == codes.PermissionDenied || status.Code(err) == codes.Unauthenticated || status.Code(err) == codes.Internal:
-		// Access was granted by the policy and refused by something below, or worse.
-		return "yes:" + reason
+	case err == nil, status.Code(err) == codes.Unimplemented, status.Code(err) == codes.InvalidArgument,
+		reason == "CODEBUILD_NOT_FINISHED", m.Name() == "Exchange" && reason == "REQUEST_INVALID":
+		return "yes" // what the call came to is none of this test's business
 	}
-	return "yes"
+	return "yes? " + status.Code(err).String() + " " + reason
 }
 
 // TestRowsOfOthers: lists leave out what belongs to another tenant, pages and all,

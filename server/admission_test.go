@@ -252,23 +252,23 @@ func TestUploadShares(t *testing.T) {
 	u := &uploads{slots: make(chan struct{}, 8), idle: time.Millisecond}
 	var releases []func()
 	for range 2 {
-		release, err := u.acquire(t.Context(), "one")
+		release, err := u.acquire(t.Context(), "one", "a")
 		if err != nil {
 			t.Fatal(err)
 		}
 		releases = append(releases, release)
 	}
-	if _, err := u.acquire(t.Context(), "one"); refusal.CodeOf(err) != CodeOverloaded || !strings.Contains(err.Error(), "2 uploads of this repository") {
+	if _, err := u.acquire(t.Context(), "one", "a"); refusal.CodeOf(err) != CodeOverloaded || !strings.Contains(err.Error(), "2 uploads of this repository") {
 		t.Errorf("a third upload of one repository: %v", err)
 	}
 	for repository := range int64(6) {
-		release, err := u.acquire(t.Context(), strconv.FormatInt(2+repository, 10))
+		release, err := u.acquire(t.Context(), strconv.FormatInt(2+repository, 10), []string{"a", "b"}[repository%2])
 		if err != nil {
 			t.Fatalf("repository %d: %v", repository, err)
 		}
 		releases = append(releases, release)
 	}
-	if _, err := u.acquire(t.Context(), "nine"); refusal.CodeOf(err) != CodeOverloaded || !strings.Contains(err.Error(), "8 uploads are") {
+	if _, err := u.acquire(t.Context(), "nine", "c"); refusal.CodeOf(err) != CodeOverloaded || !strings.Contains(err.Error(), "8 uploads are") {
 		t.Errorf("a ninth upload: %v", err)
 	}
 	for _, release := range releases {
@@ -277,10 +277,55 @@ func TestUploadShares(t *testing.T) {
 	if len(u.shares) != 0 || len(u.slots) != 0 {
 		t.Errorf("%d shares and %d places are left behind", len(u.shares), len(u.slots))
 	}
-	if release, err := (&uploads{slots: make(chan struct{}, 1), idle: time.Millisecond}).acquire(t.Context(), "one"); err != nil {
+	if release, err := (&uploads{slots: make(chan struct{}, 1), idle: time.Millisecond}).acquire(t.Context(), "one", "a"); err != nil {
 		t.Errorf("the only place: %v", err)
 	} else {
 		release()
+	}
+}
+
+// TestUploadTenantShare: an account with many repositories leaves a quarter of the
+// places to others.
+func TestUploadTenantShare(t *testing.T) {
+	u := &uploads{slots: make(chan struct{}, 8), idle: time.Millisecond}
+	for i := range 6 {
+		if _, err := u.acquire(t.Context(), strconv.Itoa(i/2), "mallory"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := u.acquire(t.Context(), "one more", "mallory"); refusal.CodeOf(err) != CodeOverloaded || !strings.Contains(err.Error(), "6 uploads of this account") {
+		t.Errorf("a seventh upload of one account: %v", err)
+	}
+	for _, of := range []string{"x", "y"} {
+		if _, err := u.acquire(t.Context(), of, "alice"); err != nil {
+			t.Errorf("another account: %v", err)
+		}
+	}
+}
+
+// TestUploadPace: an upload that brings next to nothing gives its place up.
+func TestUploadPace(t *testing.T) {
+	chunk := func(n int) incoming {
+		return incoming{req: &assayv1.AttestRequest{Message: &assayv1.AttestRequest_Chunk{Chunk: make([]byte, n)}}}
+	}
+	for _, tt := range []struct {
+		name  string
+		bytes int
+		ago   time.Duration
+		code  refusal.Code
+	}{
+		{"a byte in a minute and more", 1, 61 * time.Second, CodeStreamIdle},
+		{"a byte in the first minute", 1, 59 * time.Second, ""},
+		{"as much as a modem", 62 * leastPace, 61 * time.Second, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			in := make(chan incoming, 1)
+			in <- chunk(tt.bytes)
+			r := &receiver{uploads: &uploads{idle: time.Minute, grace: time.Minute}, in: in, idle: time.NewTimer(time.Minute), began: time.Now().Add(-tt.ago)}
+			if _, err := r.next(t.Context()); refusal.CodeOf(err) != tt.code {
+				t.Errorf("got %v; want %q", err, tt.code)
+			}
+		})
 	}
 }
 

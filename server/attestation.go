@@ -12,6 +12,8 @@ import (
 	"github.com/assay-build/assay/internal/refusal"
 	"github.com/assay-build/assay/internal/store"
 	assayv1 "github.com/assay-build/assay/proto/assay/v1"
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/singleflight"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -34,6 +36,9 @@ type attestationService struct {
 	uploads    *uploads
 	builds     *codebuild.Reader // nil where no account is configured
 	sandboxAWS bool              // the accounts vouch for nothing real
+	fetching   singleflight.Group
+	fetched    *lru.Cache[string, string] // builds that were attested, with their attestations
+	store      *store.Store
 	authorizer *authorizer
 	metrics    *metrics
 }
@@ -124,6 +129,7 @@ func newRecord(w *provenance.Writer, caller *identity.Caller, subjects []store.S
 		SLSABuildLevel: builder.Level,
 		SourceURI:      what.SourceURI,
 		SourceCommit:   what.SourceCommit,
+		Principal:      shareOf(caller),
 		Caller:         raw,
 		Subjects:       subjects,
 	}, nil

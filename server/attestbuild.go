@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 
 	"github.com/assay-build/assay/internal/attest"
 	"github.com/assay-build/assay/internal/codebuild"
@@ -25,18 +26,36 @@ func (a *attestationService) AttestBuild(ctx context.Context, req *assayv1.Attes
 	}
 	asker := sessionFrom(ctx).caller
 	on := policy.Resource{Kind: "Build", ID: req.GetBuildArn(), Attributes: map[string]string{
-		"account": arn.Account, "tenant": "aws#account/" + arn.Account, "platform": "codebuild",
+		"account": awsAccount(arn.Partition, arn.Account), "tenant": awsTenant(arn.Partition, arn.Account), "platform": "codebuild",
 	}}
 	if err := a.authorizer.authorize(ctx, assayv1.AttestationService_AttestBuild_FullMethodName, asker, "attestBuild", on); err != nil {
 		return nil, err
 	}
-	// A fetch takes a place among the uploads: both read and hash as fast as they can.
-	release, err := a.uploads.acquire(ctx, on.Attributes["tenant"])
+	if result, err := a.attestedBuild(ctx, req.GetBuildArn()); result != nil || err != nil {
+		return &assayv1.AttestBuildResponse{Result: result}, err
+	}
+	// Who asks at the same time shares one fetch. It goes on when the first of them
+	// goes away, as long as it may take at most.
+	v, err, _ := a.fetching.Do(req.GetBuildArn(), func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), buildDeadline)
+		defer cancel()
+		return a.fetchBuild(ctx, asker, req.GetBuildArn())
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &assayv1.AttestBuildResponse{Result: v.(*assayv1.AttestResult)}, nil
+}
+
+// fetchBuild reads the build and what it uploaded, and attests it. A fetch takes a
+// place among the uploads: both read and hash as fast as they can.
+func (a *attestationService) fetchBuild(ctx context.Context, asker *identity.Caller, arn string) (*assayv1.AttestResult, error) {
+	release, err := a.uploads.acquire(ctx, shareOf(asker), tenantOf(asker))
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	build, err := a.builds.Finished(ctx, req.GetBuildArn())
+	build, err := a.builds.Finished(ctx, arn)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +67,31 @@ func (a *attestationService) AttestBuild(ctx context.Context, req *assayv1.Attes
 	if err != nil {
 		return nil, err
 	}
-	return &assayv1.AttestBuildResponse{Result: result}, nil
+	a.fetched.Add(arn, result.GetAttestation().GetAttestationId())
+	return result, nil
+}
+
+// attestedBuild is the attestation of a build that was fetched before: a finished
+// build does not change, and fetching it again could only cost. nil, nil where it
+// is not remembered, or where its row is gone.
+func (a *attestationService) attestedBuild(ctx context.Context, arn string) (*assayv1.AttestResult, error) {
+	id, ok := a.fetched.Get(arn)
+	if !ok {
+		return nil, nil
+	}
+	row, err := a.store.Attestation(ctx, id)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	_, made, err := attestationResource(row)
+	if err != nil {
+		return nil, err
+	}
+	out, err := attestationOf(row, made, a.writer)
+	return &assayv1.AttestResult{Attestation: out, Repeated: true}, err
 }
 
 // postBuildCaller is the build that speaks through its record.

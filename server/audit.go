@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/assay-build/assay/internal/policy"
 	"github.com/assay-build/assay/internal/provenance"
@@ -54,8 +55,9 @@ const (
 	// pageBytes ends a page before its page_size. An attestation of 1024 subjects
 	// is up to 3 MB, and a page of a thousand of them would not fit into memory.
 	pageBytes = 3 << 20
-	// maxRowsRead bounds the rows that one call looks at.
-	maxRowsRead = 20_000
+	// maxRowsRead and maxListTime bound what one call looks at, most of which may
+	// be other tenants'.
+	maxRowsRead, maxListTime = 5000, 500 * time.Millisecond
 	// maxAsksShown is how many of a decision's asks GetDecision names.
 	maxAsksShown = 100
 	// A page is read in steps of so many rows, with bundles and without.
@@ -72,7 +74,7 @@ func readPage[Row any, Out proto.Message](q store.Query, step int, read func(sto
 		q.PageSize = defaultPageSize
 	}
 	var none Out
-	want, size, seen := q.PageSize, 0, 0
+	want, size, seen, began := q.PageSize, 0, 0, time.Now()
 	for {
 		if want <= maxPageSize { // otherwise the store refuses it by its number
 			q.PageSize = min(want-len(out), step)
@@ -93,7 +95,7 @@ func readPage[Row any, Out proto.Message](q store.Query, step int, read func(sto
 			size += proto.Size(o)
 			out = append(out, o)
 		}
-		if token == "" || len(out) >= want || size >= pageBytes || seen >= maxRowsRead {
+		if token == "" || len(out) >= want || size >= pageBytes || seen >= maxRowsRead || time.Since(began) > maxListTime {
 			return out, token, nil
 		}
 		q.PageToken = token

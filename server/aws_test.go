@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,7 +13,9 @@ import (
 	"github.com/assay-build/assay/internal/testenv/awstest"
 	assayv1 "github.com/assay-build/assay/proto/assay/v1"
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/codebuild"
 	cbtypes "github.com/aws/aws-sdk-go-v2/service/codebuild/types"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 )
 
@@ -128,6 +131,63 @@ func TestAttestBuild(t *testing.T) {
 		return
 	}
 	wantReason(t, err, codes.FailedPrecondition, "CODEBUILD_ARTIFACT_DIGEST_MISMATCH")
+}
+
+// TestAttestBuildOnce: a finished build does not change, so it is fetched once,
+// however often and by however many it is asked for.
+func TestAttestBuildOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "https://assay.test")
+	cloud := newAWS(t, w)
+	l := w.start(t, withAWS(cloud))
+	l.ctx = bearing(t.Context(), l.roleSession(t, cloud.Deploy.Session("deploy-1")))
+	b := cloud.FinishedBuild(map[string][]byte{"app": []byte("the app")})
+	ids := make(chan string, 20)
+	var group errgroup.Group
+	for range cap(ids) {
+		group.Go(func() error {
+			resp, err := assayv1.NewAttestationServiceClient(l.conn).AttestBuild(l.ctx, &assayv1.AttestBuildRequest{BuildArn: b.ARN})
+			ids <- resp.GetResult().GetAttestation().GetAttestationId()
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	first := <-ids
+	for range cap(ids) - 1 {
+		if id := <-ids; id != first {
+			t.Errorf("two attestations of one build: %s and %s", first, id)
+		}
+	}
+	if n := len(cloud.World.Requests("s3", "GetObject")); n != 1 {
+		t.Errorf("the artifact was fetched %d times", n)
+	}
+}
+
+// TestOverriddenBuildInProd: who may start a build of an allowed project does not
+// thereby choose what prod runs.
+func TestOverriddenBuildInProd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "https://assay.test")
+	cloud := newAWS(t, w)
+	l := w.start(t, withAWS(cloud))
+	b := cloud.Project.StartBuild(awstest.StartBuild{StartBuildInput: codebuild.StartBuildInput{
+		SourceLocationOverride: aws.String("https://github.com/mallory/evil.git"),
+		BuildspecOverride:      aws.String("version: 0.2"),
+		ImageOverride:          aws.String("mallory/image:latest"),
+	}})
+	b.Advance(cbtypes.BuildPhaseTypeBuild)
+	l.ctx = bearing(t.Context(), l.buildSession(t, b))
+	a := l.upload(t, l.ctx, "app", "evil").GetAttestation()
+	subject := digests("app", a.GetSubjects()[0].GetDigest()["sha256"])[0]
+	d := l.decide(t, "prod", subject, "DENIED_BY_RULE")
+	if got := unmet(d); !slices.Equal(got, []string{"prod-no-overrides"}) {
+		t.Errorf("unmet %v", got)
+	}
+	if !strings.Contains(d.GetFacts()["provenance.overrides"], "source.location") {
+		t.Errorf("facts %v", d.GetFacts())
+	}
 }
 
 // TestAttestBuildOfOthers: a build of an account is no business of another's.

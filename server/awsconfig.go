@@ -27,7 +27,7 @@ type AWSConf struct {
 	// stand in provenance. All others are there by name only.
 	PlaintextVariables []string `yaml:"plaintext_variables"`
 	// TrustPolicyTTL is how long what was read of a role's trust policy is
-	// believed; 5m if zero, 1h at most.
+	// believed; 5m if zero, 15m at most.
 	TrustPolicyTTL time.Duration `yaml:"trust_policy_ttl"`
 	// MaxConcurrentProofs bounds the questions to STS at one time; 32 if zero.
 	MaxConcurrentProofs int `yaml:"max_concurrent_proofs"`
@@ -68,9 +68,12 @@ type CertificateAuthorityConf struct {
 	AllowedDNS  []string `yaml:"allowed_dns"`
 }
 
+// maxTrustTTL is also that of package codebuild.
+const maxTrustTTL = 15 * time.Minute
+
 func (c *AWSConf) check() error {
-	if c.TrustPolicyTTL < 0 || c.TrustPolicyTTL > time.Hour {
-		return configError("aws.trust_policy_ttl", "is %s; at most 1h", c.TrustPolicyTTL)
+	if c.TrustPolicyTTL < 0 || c.TrustPolicyTTL > maxTrustTTL {
+		return configError("aws.trust_policy_ttl", "is %s; at most %s", c.TrustPolicyTTL, maxTrustTTL)
 	}
 	for i, a := range c.Accounts {
 		at := fmt.Sprintf("aws.accounts[%d]", i)
@@ -90,22 +93,24 @@ func (s *Server) awsClients(ctx context.Context) (aws.Config, error) {
 	if s.cfg.AWSClients != nil {
 		return *s.cfg.AWSClients, nil
 	}
-	return awsconfig.LoadDefaultConfig(ctx, awsconfig.WithHTTPClient(awshttp.NewBuildableClient()))
+	clients, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithHTTPClient(awshttp.NewBuildableClient()))
+	// AWS_ENDPOINT_URL and a profile's endpoint_url would send the role's requests,
+	// and with them what is believed, to wherever they say.
+	clients.BaseEndpoint, clients.ConfigSources = nil, nil
+	return clients, err
 }
 
-// openAWS makes what reads builds and believes roles; nil, nil without accounts.
-func (s *Server) openAWS(ctx context.Context, nonceKey []byte) (*codebuild.Reader, *identity.AWS, error) {
+// configureAWS makes what reads builds, and checks what proofs will be held to.
+func (s *Server) configureAWS(ctx context.Context) error {
 	if len(s.cfg.AWS.Accounts) == 0 {
-		return nil, nil, nil
+		return nil
 	}
 	clients, err := s.awsClients(ctx)
 	if err != nil {
-		return nil, nil, configError("aws", "%v", err)
+		return configError("aws", "%v", err)
 	}
 	var projects []codebuild.Account
-	var accounts []identity.AWSAccount
 	for _, a := range s.cfg.AWS.Accounts {
-		accounts = append(accounts, identity.AWSAccount{ID: a.ID, Partition: a.Partition, Regions: a.Regions, AllowedRoles: a.AllowedRoles})
 		if len(a.CodeBuildProjects) > 0 {
 			projects = append(projects, codebuild.Account{
 				ID: a.ID, Partition: a.Partition, Regions: a.Regions,
@@ -113,19 +118,36 @@ func (s *Server) openAWS(ctx context.Context, nonceKey []byte) (*codebuild.Reade
 			})
 		}
 	}
-	reader, err := codebuild.New(codebuild.Config{
-		Accounts: projects, SessionName: s.cfg.AWS.CodeBuildSessionName, PlaintextVariables: s.cfg.AWS.PlaintextVariables,
-		TrustTTL: s.cfg.AWS.TrustPolicyTTL, AWS: clients, Now: s.cfg.Now, Logger: s.cfg.Logger,
-	})
-	if err != nil {
-		return nil, nil, err
+	if len(projects) > 0 {
+		s.builds, err = codebuild.New(codebuild.Config{
+			Accounts: projects, SessionName: s.cfg.AWS.CodeBuildSessionName, PlaintextVariables: s.cfg.AWS.PlaintextVariables,
+			TrustTTL: s.cfg.AWS.TrustPolicyTTL, AWS: clients, Now: s.cfg.Now, Logger: s.cfg.Logger,
+		})
+		if err != nil {
+			return err
+		}
 	}
-	proofs, err := identity.NewAWS(identity.AWSConfig{
-		Audience: s.cfg.Audience[0], NonceKey: nonceKey, Accounts: accounts, Builds: reader, HTTPClient: s.awsHTTPClient(),
+	_, err = s.proofs(make([]byte, identity.SessionKeyBytes))
+	return err
+}
+
+// proofs makes what believes STS proofs; nil without accounts.
+func (s *Server) proofs(nonceKey []byte) (*identity.AWS, error) {
+	if len(s.cfg.AWS.Accounts) == 0 {
+		return nil, nil
+	}
+	cfg := identity.AWSConfig{
+		Audience: s.cfg.Audience[0], NonceKey: nonceKey, HTTPClient: s.awsHTTPClient(),
 		Now: s.cfg.Now, ClockSkew: s.cfg.Identity.ClockSkew, MaxConcurrent: s.cfg.AWS.MaxConcurrentProofs,
-		Sandbox: s.cfg.SandboxAWS, Logger: s.cfg.Logger,
-	})
-	return reader, proofs, err
+		Sandbox: s.cfg.SandboxAWS, Logger: s.cfg.Logger, Consumed: s.consumed,
+	}
+	if s.builds != nil {
+		cfg.Builds = s.builds
+	}
+	for _, a := range s.cfg.AWS.Accounts {
+		cfg.Accounts = append(cfg.Accounts, identity.AWSAccount{ID: a.ID, Partition: a.Partition, Regions: a.Regions, AllowedRoles: a.AllowedRoles})
+	}
+	return identity.NewAWS(cfg)
 }
 
 // awsHTTPClient carries proofs to STS; nil for the default one.

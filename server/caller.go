@@ -70,14 +70,14 @@ func principalOf(c *identity.Caller) policy.Principal {
 		b := c.CodeBuild.Build
 		p.ID = c.Issuer + "#" + b.ProjectARN
 		set(&p, map[string]string{
-			"platform": "codebuild", "account": b.Account, "region": b.Region, "roleArn": b.ServiceRole,
+			"platform": "codebuild", "account": awsAccount(b.Partition, b.Account), "region": b.Region, "roleArn": b.ServiceRole,
 			"projectArn": b.ProjectARN, "ref": b.Source.Version, "repository": b.Source.Location,
 		})
 	case c.AWSRole != nil:
 		r := c.AWSRole
 		// The unique id tells a role from a later one of the same name, where STS gave it.
 		p.ID = c.Issuer + "#" + r.RoleARN + "#" + r.UniqueID
-		set(&p, map[string]string{"platform": "aws-role", "account": r.Account, "roleArn": r.RoleARN})
+		set(&p, map[string]string{"platform": "aws-role", "account": awsAccount(r.Partition, r.Account), "roleArn": r.RoleARN})
 		p.Sets["properties"] = r.PrincipalTags
 	case c.Workload != nil:
 		w := c.Workload
@@ -110,8 +110,8 @@ func gitHubPrincipal(p *policy.Principal, g *identity.GitHubActions) {
 	set(p, map[string]string{
 		"platform":          "github-actions",
 		"repository":        g.Repository,
-		"repositoryId":      strconv.FormatInt(g.RepositoryID, 10),
-		"repositoryOwnerId": strconv.FormatInt(g.RepositoryOwnerID, 10),
+		"repositoryId":      policy.GitHubID(g.ServerURL, strconv.FormatInt(g.RepositoryID, 10)),
+		"repositoryOwnerId": policy.GitHubID(g.ServerURL, strconv.FormatInt(g.RepositoryOwnerID, 10)),
 		"workflowRef":       g.WorkflowRef,
 		"jobWorkflowRef":    g.JobWorkflowRef,
 		"ref":               g.Ref,
@@ -139,9 +139,9 @@ func tenantOf(c *identity.Caller) string {
 	case c.GitHub != nil:
 		return c.Issuer + "#owner/" + strconv.FormatInt(c.GitHub.RepositoryOwnerID, 10)
 	case c.CodeBuild != nil:
-		return "aws#account/" + c.CodeBuild.Build.Account
+		return awsTenant(c.CodeBuild.Build.Partition, c.CodeBuild.Build.Account)
 	case c.AWSRole != nil:
-		return "aws#account/" + c.AWSRole.Account
+		return awsTenant(c.AWSRole.Partition, c.AWSRole.Account)
 	case c.Workload != nil && c.Workload.AccountID != "":
 		return c.Issuer + "#account/" + c.Workload.AccountID
 	case c.Workload != nil:
@@ -150,7 +150,20 @@ func tenantOf(c *identity.Caller) string {
 	return c.Issuer
 }
 
-// shareOf names among whom the places for uploads are shared out.
+// awsTenant: account ids of two partitions have nothing to do with each other.
+func awsTenant(partition, account string) string { return partition + "#account/" + account }
+
+// awsAccount is an account as policies see it: the digits, and outside of the
+// commercial partition with its name before them.
+func awsAccount(partition, account string) string {
+	if partition == "" || partition == "aws" {
+		return account
+	}
+	return partition + ":" + account
+}
+
+// shareOf names among whom places are shared out, those for uploads and those of
+// evidence in a decision: repositories, projects, roles and other workloads, by ids.
 func shareOf(c *identity.Caller) string {
 	switch {
 	case c.GitHub != nil:

@@ -33,7 +33,7 @@ func statusCode(c refusal.Code) codes.Code {
 		identity.CodeIssuerUnknown, identity.CodeTokenAudienceMismatch, identity.CodeTokenExpired,
 		identity.CodeTokenNotYetValid, identity.CodeTokenLifetimeTooLong, identity.CodeTokenClaimMissing,
 		identity.CodeTokenClaimInvalid, identity.CodeTokenReplayed, identity.CodeRunRecheckFailed,
-		identity.CodeNonceInvalid, identity.CodeNonceExpired, identity.CodeProofExpired, identity.CodeProofNotYetValid,
+		identity.CodeNonceInvalid, identity.CodeNonceExpired, identity.CodeNonceUsed, identity.CodeProofExpired, identity.CodeProofNotYetValid,
 		identity.CodeSTSRefused, identity.CodeSTSAnswerInvalid, identity.CodeAWSPrincipalRefused, stsproof.CodeCredentialsLongLived,
 		identity.CodeClientCertificateMissing, identity.CodeClientCertificateInvalid, identity.CodeClientCertificateIdentity,
 		codebuild.CodeSessionMismatch, codebuild.CodeRoleMismatch, codebuild.CodeBuildAmbiguous,
@@ -49,7 +49,7 @@ func statusCode(c refusal.Code) codes.Code {
 		return codes.PermissionDenied
 
 	// The build is not one, or not yet one, that can be attested.
-	case codebuild.CodeNotFinished, codebuild.CodeNotSucceeded, codebuild.CodeRecordInvalid, codebuild.CodeRecordSecret,
+	case store.CodeCallerTooLarge, codebuild.CodeReaderDenied, codebuild.CodeNotFinished, codebuild.CodeNotSucceeded, codebuild.CodeRecordInvalid, codebuild.CodeRecordSecret,
 		codebuild.CodeRecordTooLarge, codebuild.CodeNoArtifacts, codebuild.CodeArtifactDigestMismatch, codebuild.CodeArtifactTooLarge,
 		codebuild.CodeArtifactChanged, codebuild.CodeArtifactInvalid, codebuild.CodeArtifactTooMany, codebuild.CodeArtifactUnversioned:
 		return codes.FailedPrecondition
@@ -71,7 +71,7 @@ func statusCode(c refusal.Code) codes.Code {
 
 	// Something else is slow or away; a repeat may help.
 	case identity.CodeIssuerUnavailable, identity.CodeRunRecheckUnavailable, identity.CodeSTSBusy, identity.CodeSTSThrottled, identity.CodeSTSUnavailable,
-		codebuild.CodeUnavailable, codebuild.CodeReaderDenied, CodeOverloaded, CodeShuttingDown,
+		codebuild.CodeUnavailable, CodeOverloaded, CodeShuttingDown,
 		store.CodeStoreBusy, store.CodeStoreClosed,
 		posix.CodeOverloaded, posix.CodeClosed, posix.CodeSignFailed:
 		return codes.Unavailable

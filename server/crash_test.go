@@ -206,7 +206,9 @@ func (c *crasher) round(t *testing.T, round int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	<-time.After(50*time.Millisecond + time.Duration(wait.Int64())*time.Millisecond)
+	// Not before something was acknowledged: on a slow machine a round would show nothing.
+	c.acknowledged(t, this)
+	<-time.After(time.Duration(wait.Int64()) * time.Millisecond)
 	_ = p.cmd.Process.Kill()
 	cancel()
 	wg.Wait()
@@ -220,6 +222,27 @@ func (c *crasher) round(t *testing.T, round int) {
 	c.check(t, again, this)
 	for id, bundle := range this {
 		c.acked[id] = bundle
+	}
+}
+
+// acknowledged waits for an attestation of this round, and for some permission.
+func (c *crasher) acknowledged(t *testing.T, this map[string][]byte) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for limit := time.After(time.Minute); ; {
+		c.mu.Lock()
+		there := len(this) > 0 && len(c.summaries) > 0
+		c.mu.Unlock()
+		if there {
+			return
+		}
+		select {
+		case <-limit:
+			t.Error("nothing was acknowledged in a minute")
+			return
+		case <-tick.C:
+		}
 	}
 }
 

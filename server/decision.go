@@ -23,7 +23,7 @@ func (j *judgement) decision(id string, summary []byte, made, expires time.Time)
 		Reason:              string(j.Code),
 		Message:             j.Message,
 		Facts:               j.Facts,
-		AttestationIds:      j.set.idsOf(j.Used),
+		AttestationIds:      j.shown(),
 		PolicyVersion:       j.PolicyVersion,
 		DecideTime:          timestamppb.New(made),
 		VerificationSummary: summary,
@@ -36,6 +36,14 @@ func (j *judgement) decision(id string, summary []byte, made, expires time.Time)
 		d.Rules = append(d.Rules, ruleProto(r))
 	}
 	return d
+}
+
+// shown are the ids of the attestations that decided, where the caller may read them.
+func (j *judgement) shown() []string {
+	if j.hidden {
+		return nil
+	}
+	return j.set.idsOf(j.Used)
 }
 
 // summary is a judgement as a SLSA VSA.

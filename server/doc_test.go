@@ -8,11 +8,14 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/assay-build/assay/internal/refusal"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 
 	assayv1 "github.com/assay-build/assay/proto/assay/v1"
 )
@@ -81,10 +84,21 @@ func TestErrorsAreDocumented(t *testing.T) {
 		t.Fatalf("found only %d codes: the search is broken", len(declared))
 	}
 	documented := make(map[string]bool)
+	withStatus := false
 	for line := range strings.Lines(string(doc)) {
-		if rest, ok := strings.CutPrefix(line, "| `"); ok {
-			code, _, _ := strings.Cut(rest, "`")
-			documented[code] = true
+		if strings.HasPrefix(line, "| code |") {
+			withStatus = strings.Contains(line, "| status |")
+		}
+		rest, ok := strings.CutPrefix(line, "| `")
+		if !ok {
+			continue
+		}
+		code, rest, _ := strings.Cut(rest, "`")
+		documented[code] = true
+		if said := strings.TrimSpace(strings.Split(rest, "|")[1]); withStatus && declared[code] != "" {
+			if is := statusCode(refusal.Code(code)); said != "" && said != wireName(is) || said == "" && is != codes.Internal {
+				t.Errorf("docs/errors.md says %q of %s, which is %s", said, code, wireName(is))
+			}
 		}
 	}
 	for code, path := range declared {
@@ -97,6 +111,11 @@ func TestErrorsAreDocumented(t *testing.T) {
 			t.Errorf("docs/errors.md lists %s, which no code declares", code)
 		}
 	}
+}
+
+// wireName is a status as the wire's own documents spell it: INVALID_ARGUMENT.
+func wireName(c codes.Code) string {
+	return strings.ToUpper(regexp.MustCompile(`([a-z])([A-Z])`).ReplaceAllString(c.String(), "${1}_${2}"))
 }
 
 // TestConfigIsDocumented compares the YAML keys with docs/configuration.md.

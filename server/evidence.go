@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 
+	"github.com/assay-build/assay/internal/policy"
 	"github.com/assay-build/assay/internal/refusal"
 	"github.com/assay-build/assay/internal/signing"
 	"github.com/assay-build/assay/internal/store"
@@ -46,6 +47,9 @@ type evidenceSource struct {
 type verifiedBundle struct {
 	evidence *verify.Evidence
 	sum      string
+	// of is the attestation as the access policy sees it. Its row is not proven as
+	// the bundle is: it says who may be shown the evidence, never what it is worth.
+	of policy.Resource
 }
 
 // knownDigest is which attestations a digest had at some generation.
@@ -61,14 +65,29 @@ type evidenceSet struct {
 	evidence []*verify.Evidence
 	ids      []string // attestation ids of evidence, in the same order
 	bundles  []string // SHA-256 of the bundles, likewise
-	rejected int      // stored bundles that did not verify
-	cut      bool     // there are other attestations, which were not looked at
+	of       []policy.Resource
+	rejected int  // stored bundles that did not verify
+	cut      bool // there are other attestations, which were not looked at
 }
 
 func (s *evidenceSet) add(id string, v verifiedBundle) {
 	s.evidence = append(s.evidence, v.evidence)
 	s.ids = append(s.ids, id)
 	s.bundles = append(s.bundles, v.sum)
+	s.of = append(s.of, v.of)
+}
+
+// resourcesOf are the attestations that some of the set's evidence came from.
+func (s *evidenceSet) resourcesOf(used []*verify.Evidence) []policy.Resource {
+	var out []policy.Resource
+	for _, u := range used {
+		for i, e := range s.evidence {
+			if e == u {
+				out = append(out, s.of[i])
+			}
+		}
+	}
+	return out
 }
 
 // keepable returns the bytes of the set's payloads, and whether they are few.
@@ -186,6 +205,9 @@ func (e *evidenceSource) verify(row *store.Attestation) (verifiedBundle, error) 
 	}
 	var err error
 	if v.evidence, err = e.verifier.VerifyOwn(row.Bundle); err != nil {
+		return v, err
+	}
+	if v.of, _, err = attestationResource(row); err != nil {
 		return v, err
 	}
 	// A good bundle in another's row would speak in the other's name.

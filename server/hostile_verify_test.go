@@ -85,7 +85,7 @@ func TestVerifyReasons(t *testing.T) {
 		"self-hosted, prod":        {"self-hosted", "prod", "DENIED_BY_RULE", []string{"prod-slsa-level"}},
 		"pull request, prod":       {"pull", "prod", "DENIED_BY_RULE", []string{"prod-source-ref", "prod-trigger"}},
 		"nobody, dev":              {"nobody", "dev", "NO_ATTESTATION", []string{"dev-known-builder"}},
-		"nobody, prod":             {"nobody", "prod", "NO_ATTESTATION", []string{"prod-known-builder", "prod-no-sandbox", "prod-slsa-level", "prod-source-ref", "prod-subject-hashed", "prod-trigger"}},
+		"nobody, prod":             {"nobody", "prod", "NO_ATTESTATION", []string{"prod-known-builder", "prod-no-overrides", "prod-no-sandbox", "prod-slsa-level", "prod-source-ref", "prod-subject-hashed", "prod-trigger"}},
 		"unknown environment":      {"hosted", "production", "ENVIRONMENT_UNKNOWN", nil},
 		"in capitals":              {"hosted", "DEV", "ENVIRONMENT_UNKNOWN", nil},
 		"with a blank":             {"hosted", "dev ", "ENVIRONMENT_UNKNOWN", nil},

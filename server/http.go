@@ -1,10 +1,12 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -151,11 +153,11 @@ func newGateway(ctx context.Context, l *bufconn.Listener) (*runtime.ServeMux, fu
 		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithErrorHandler(jsonError),
-		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, oneDocument{&runtime.JSONPb{
 			MarshalOptions: protojson.MarshalOptions{UseProtoNames: true},
 			// A field that this version does not know is refused here as it is over gRPC.
 			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: false},
-		}),
+		}}),
 	)
 	for _, register := range []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{
 		assayv1.RegisterIdentityServiceHandler,
@@ -169,6 +171,24 @@ func newGateway(ctx context.Context, l *bufconn.Listener) (*runtime.ServeMux, fu
 		}
 	}
 	return mux, conn.Close, nil
+}
+
+// oneDocument refuses what follows the first JSON document of a body, which the
+// gateway would not read: two readers of it could believe two requests.
+type oneDocument struct{ *runtime.JSONPb }
+
+// NewDecoder implements runtime.Marshaler.
+func (m oneDocument) NewDecoder(r io.Reader) runtime.Decoder {
+	return runtime.DecoderFunc(func(v any) error {
+		body, err := io.ReadAll(r)
+		if err != nil || len(body) == 0 {
+			return cmp.Or(err, io.EOF)
+		}
+		if !json.Valid(body) {
+			return errors.New("the body is not one JSON document")
+		}
+		return m.Unmarshal(body, v)
+	})
 }
 
 // jsonError gives an error that the gateway made itself, before any RPC, a reason too.

@@ -46,8 +46,8 @@ type session struct {
 	decided bool
 }
 
-// sessionFrom returns the session that the interceptor checked. A handler behind
-// accessSession always has one; the zero session belongs to nobody.
+// sessionFrom returns the session that the interceptor checked. The handler of a
+// method that is not public always has one; the zero session belongs to nobody.
 func sessionFrom(ctx context.Context) session {
 	s, _ := ctx.Value(callerKey{}).(session)
 	return s
@@ -179,12 +179,9 @@ func (g *guard) check(ctx context.Context, method string, authorization []string
 	if err != nil || need.later {
 		return s, err
 	}
-	s.about, s.decided = g.authorizer.resource(need, s.caller), true
-	s.access = g.authorizer.ask(s.caller, need.action, s.about)
-	if !s.access.Allowed {
-		err = refusal.New(s.access.Code, "%s", s.access.Message)
-	}
-	return s, err
+	s.about, s.access = g.authorizer.askOwn(s.caller, need.action, need.kind, "")
+	s.decided = true
+	return s, refused(&s.access)
 }
 
 // session checks the session that the authorization values name.

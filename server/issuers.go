@@ -25,8 +25,9 @@ type IssuerConf struct {
 	JWKSURI string `yaml:"jwks_uri"`
 	// MaxTokenLifetime is the longest exp-iat that is accepted; 1h if zero, 24h at most.
 	MaxTokenLifetime time.Duration `yaml:"max_token_lifetime"`
-	// ServerURL is the forge that repositories of this issuer live on;
-	// https://github.com for github-actions, else the issuer, if empty.
+	// ServerURL is the forge that repositories of this issuer live on. github.com and
+	// ghe.com know theirs; a GitHub Enterprise Server must say it. For other types the
+	// issuer, if empty.
 	ServerURL string `yaml:"server_url"`
 
 	// AllowedOwnerIDs lists the repository_owner_id of every account whose jobs
@@ -114,6 +115,7 @@ func (c *Config) identity() identity.Config {
 		Now:        c.Now,
 		HTTPClient: c.HTTPClient,
 		Logger:     c.Logger,
+		SandboxAWS: c.SandboxAWS,
 	}
 	for _, i := range c.Identity.Issuers {
 		out.Issuers = append(out.Issuers, i.identity())

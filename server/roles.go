@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -26,7 +27,8 @@ type RoleConf struct {
 
 // MemberConf describes callers. Everything that is set must be equal; nothing is a
 // pattern. Issuer is required, unless RoleARN or ProjectARN is there: names of one
-// issuer mean nothing at another.
+// issuer mean nothing at another. Kind, Environment, Ref and Property narrow a
+// member and are not enough for one.
 type MemberConf struct {
 	Issuer            string `yaml:"issuer"`
 	Kind              string `yaml:"kind"`
@@ -75,16 +77,28 @@ func (c *AccessConfig) bindings() ([]roleBinding, error) {
 					b.attributes[name] = v
 				}
 			}
-			if m.Issuer == "" && m.RoleARN == "" && m.ProjectARN == "" {
-				return nil, configError(fmt.Sprintf("%s.members[%d]", at, j), "needs issuer, role_arn or project_arn: names of one issuer mean nothing at another")
-			}
-			if b.group == "" && b.property == "" && len(b.attributes) == 0 && b.kind == "" {
-				return nil, configError(fmt.Sprintf("%s.members[%d]", at, j), "describes everybody that %s vouches for; set kind if that is meant", m.Issuer)
+			if err := m.check(); err != nil {
+				return nil, configError(fmt.Sprintf("%s.members[%d]", at, j), "%v", err)
 			}
 			out = append(out, b)
 		}
 	}
 	return out, nil
+}
+
+// check wants somebody in particular. A tenant chooses the environment of a job and
+// the name of its branch, and GitHub makes an environment of any name that a
+// workflow mentions: such words narrow a member, and are never one.
+func (m *MemberConf) check() error {
+	if m.Issuer == "" && m.RoleARN == "" && m.ProjectARN == "" {
+		return errors.New("needs issuer, role_arn or project_arn: names of one issuer mean nothing at another")
+	}
+	for _, somebody := range []string{m.RoleARN, m.ProjectARN, m.Account, m.RepositoryID, m.RepositoryOwnerID, m.Subject, m.Email, m.Group} {
+		if somebody != "" {
+			return nil
+		}
+	}
+	return errors.New("names nobody: needs role_arn, project_arn, account, repository_id, repository_owner_id, subject, email or group; kind, environment, ref and property only narrow it")
 }
 
 func (b *roleBinding) covers(p *policy.Principal) bool {

@@ -11,7 +11,7 @@
 // packages below decide: identity who is calling, provenance what was built,
 // verify and policy what may be deployed.
 //
-// Refusals of those packages become gRPC statuses in one table, statusCodes.
+// Refusals of those packages become gRPC statuses in one table, statusCode.
 package server
 
 import (
@@ -39,6 +39,7 @@ import (
 	"github.com/assay-build/assay/internal/tlog"
 	"github.com/assay-build/assay/internal/tlog/posix"
 	"github.com/assay-build/assay/internal/verify"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
@@ -48,6 +49,9 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
+// rememberedBuilds is how many finished builds are not fetched a second time.
+const rememberedBuilds = 4096
+
 // shutdownGrace is how long calls under way may take to end.
 const shutdownGrace = 20 * time.Second
 
@@ -55,7 +59,9 @@ const shutdownGrace = 20 * time.Second
 type Server struct {
 	cfg      Config
 	metrics  *metrics
+	verifier *identity.Verifier
 	certs    *identity.Certificates
+	builds   *codebuild.Reader // nil where no project is configured
 	writer   *provenance.Writer
 	rules    *policy.Access
 	callers  *callers
@@ -115,12 +121,18 @@ func (s *Server) configure(ctx context.Context) error {
 			return configError(fmt.Sprintf("identity.issuers[%d]", i), "a sandbox issuer is for assay-dev only")
 		}
 	}
-	// The verifier that serves is made once builds can be read; its configuration
-	// is checked here.
-	if _, err := identity.NewVerifier(s.cfg.identity()); err != nil {
+	if err := s.configureAWS(ctx); err != nil {
 		return err
 	}
+	ids := s.cfg.identity()
+	ids.Consumed = s.consumed
+	if s.builds != nil {
+		ids.Builds = s.builds
+	}
 	var err error
+	if s.verifier, err = identity.NewVerifier(ids); err != nil {
+		return err
+	}
 	if s.certs, err = s.cfg.certificates(); err != nil {
 		return err
 	}
@@ -274,11 +286,15 @@ func (s *Server) assemble(ctx context.Context) error {
 		return err
 	}
 	sessions := identity.NewSessions(key, s.store, s.cfg.Identity.SessionTTL, s.cfg.Now)
-	ids, builds, err := s.identityService(ctx, key, sessions)
+	ids, err := s.identityService(key, sessions)
 	if err != nil {
 		return err
 	}
-	gate, err := newGate(s.cfg, s.store, sealer, verifier, s.set, s.writer.Levels(), s.callers, s.metrics)
+	authz, err := newAuthorizer(s.rules, s.callers, s.cfg.Logger, s.metrics)
+	if err != nil {
+		return err
+	}
+	gate, err := newGate(s.cfg, s.store, sealer, verifier, s.set, s.writer.Levels(), authz, s.metrics)
 	if err != nil {
 		return err
 	}
@@ -286,14 +302,18 @@ func (s *Server) assemble(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	authz := &authorizer{policy: s.rules, callers: s.callers, logger: s.cfg.Logger, metrics: s.metrics}
+	fetched, err := lru.New[string, string](rememberedBuilds)
+	if err != nil {
+		return err
+	}
 	s.grpc = s.newGRPC(sessions, authz)
 	assayv1.RegisterIdentityServiceServer(s.grpc, ids)
 	assayv1.RegisterAttestationServiceServer(s.grpc, &attestationService{
-		writer: s.writer, sealer: sealer, builds: builds, sandboxAWS: s.cfg.SandboxAWS, authorizer: authz, metrics: s.metrics,
+		writer: s.writer, sealer: sealer, builds: s.builds, sandboxAWS: s.cfg.SandboxAWS, authorizer: authz, metrics: s.metrics,
+		fetched: fetched, store: s.store,
 		uploads: &uploads{
 			spool: spool, slots: make(chan struct{}, s.cfg.Limits.MaxConcurrentUploads),
-			maxBytes: s.cfg.Limits.MaxArtifactBytes, idle: s.cfg.Limits.IdleTimeout,
+			maxBytes: s.cfg.Limits.MaxArtifactBytes, idle: s.cfg.Limits.IdleTimeout, grace: time.Minute,
 		},
 	})
 	assayv1.RegisterVerificationServiceServer(s.grpc, &verificationService{gate: gate, authorizer: authz})
@@ -303,31 +323,27 @@ func (s *Server) assemble(ctx context.Context) error {
 	return s.assembleHTTP(ctx)
 }
 
-// identityService makes what opens sessions, and what reads builds for it and for
-// AttestBuild.
-func (s *Server) identityService(ctx context.Context, key []byte, sessions *identity.Sessions) (*identityService, *codebuild.Reader, error) {
+// consumed asks the database, once it is open: before that nobody is served.
+func (s *Server) consumed(ctx context.Context, replayKey string) (bool, error) {
+	return s.store.Consumed(ctx, replayKey)
+}
+
+// identityService makes what opens sessions.
+func (s *Server) identityService(key []byte, sessions *identity.Sessions) (*identityService, error) {
 	// The nonces of STS proofs have a key of their own, which every machine of the
 	// deployment derives from the one they share.
 	nonces, err := hkdf.Expand(sha256.New, key, "assay sts challenge v1", identity.SessionKeyBytes)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	builds, proofs, err := s.openAWS(ctx, nonces)
+	proofs, err := s.proofs(nonces)
 	if err != nil {
-		return nil, nil, err
-	}
-	cfg := s.cfg.identity()
-	if builds != nil {
-		cfg.Builds = builds
-	}
-	verifier, err := identity.NewVerifier(cfg)
-	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	return &identityService{
-		verifier: verifier, aws: proofs, certificates: s.certs, sessions: sessions, callers: s.callers,
+		verifier: s.verifier, aws: proofs, certificates: s.certs, sessions: sessions, callers: s.callers,
 		writer: s.writer, audience: s.cfg.Audience[0], now: s.cfg.Now,
-	}, builds, nil
+	}, nil
 }
 
 func (s *Server) assembleHTTP(ctx context.Context) error {

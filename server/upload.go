@@ -20,6 +20,10 @@ import (
 const (
 	maxChunk      = 1 << 20
 	progressEvery = 32 << 20 // bytes between two RECEIVING events
+	// leastPace is how many bytes a second an upload must bring on the whole, once
+	// uploads.grace is over: the pace of a modem. One that is slower holds a place
+	// rather than sends something.
+	leastPace = 4 << 10
 )
 
 // uploads bounds what is received at one time, in number and in size.
@@ -28,38 +32,51 @@ type uploads struct {
 	slots    chan struct{}
 	maxBytes int64
 	idle     time.Duration
+	grace    time.Duration
 
 	mu     sync.Mutex
-	shares map[string]*share // by shareOf; those in use only
+	shares map[string]*share // those in use only
 }
 
-// share is what of the places one repository, project or role may take: a quarter,
-// so that none keeps the others out.
+// share is what of the places one caller, or one tenant, may take.
 type share struct {
 	slots chan struct{}
 	users int
 }
 
-// acquire waits for a place, first in the caller's share and then among all,
-// for the idle limit at most.
-func (u *uploads) acquire(ctx context.Context, of string) (release func(), err error) {
+// acquire waits for a place, for the idle limit at most: in the share of the
+// repository, project or role, a quarter of all; in that of its tenant, three
+// quarters, since a tenant has as many repositories as it likes; and among all.
+func (u *uploads) acquire(ctx context.Context, of, tenant string) (release func(), err error) {
 	wait, cancel := context.WithTimeout(ctx, u.idle)
 	defer cancel()
-	own := u.share(of)
-	if !take(wait, own.slots) {
-		u.leave(of)
-		return nil, refusal.New(CodeOverloaded, "%d uploads of this repository, project or role are under way, which is the limit for one", cap(own.slots))
+	var taken []func()
+	release = func() {
+		for i := len(taken) - 1; i >= 0; i-- {
+			taken[i]()
+		}
+	}
+	for _, s := range [...]struct {
+		key, whose string
+		places     int
+	}{
+		{"caller " + of, "of this repository, project or role ", cap(u.slots) / 4},
+		{"tenant " + tenant, "of this account ", cap(u.slots) * 3 / 4},
+	} {
+		own := u.share(s.key, max(1, s.places))
+		taken = append(taken, func() { u.leave(s.key) })
+		if !take(wait, own.slots) {
+			release()
+			return nil, refusal.New(CodeOverloaded, "%d uploads %sare under way, which is the limit for one", cap(own.slots), s.whose)
+		}
+		taken = append(taken, func() { <-own.slots })
 	}
 	if !take(wait, u.slots) {
-		<-own.slots
-		u.leave(of)
+		release()
 		return nil, refusal.New(CodeOverloaded, "%d uploads are under way, which is the limit", cap(u.slots))
 	}
-	return func() {
-		<-u.slots
-		<-own.slots
-		u.leave(of)
-	}, nil
+	taken = append(taken, func() { <-u.slots })
+	return release, nil
 }
 
 func take(ctx context.Context, slots chan struct{}) bool {
@@ -76,16 +93,16 @@ func take(ctx context.Context, slots chan struct{}) bool {
 	}
 }
 
-func (u *uploads) share(of string) *share {
+func (u *uploads) share(key string, places int) *share {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	own := u.shares[of]
+	own := u.shares[key]
 	if own == nil {
 		if u.shares == nil {
 			u.shares = make(map[string]*share)
 		}
-		own = &share{slots: make(chan struct{}, max(1, cap(u.slots)/4))}
-		u.shares[of] = own
+		own = &share{slots: make(chan struct{}, places)}
+		u.shares[key] = own
 	}
 	own.users++
 	return own
@@ -104,7 +121,7 @@ func (u *uploads) leave(of string) {
 func (a *attestationService) Attest(stream grpc.BidiStreamingServer[assayv1.AttestRequest, assayv1.AttestResponse]) error {
 	ctx := stream.Context()
 	caller := sessionFrom(ctx).caller
-	release, err := a.uploads.acquire(ctx, shareOf(caller))
+	release, err := a.uploads.acquire(ctx, shareOf(caller), tenantOf(caller))
 	if err != nil {
 		return err
 	}
@@ -169,12 +186,14 @@ type receiver struct {
 	dir     string
 	metrics *metrics
 
-	idle  *time.Timer
-	index int
+	idle     *time.Timer
+	began    time.Time
+	received int64
+	index    int
 }
 
 func (r *receiver) run(ctx context.Context) ([]store.Subject, error) {
-	r.idle = time.NewTimer(r.uploads.idle)
+	r.idle, r.began = time.NewTimer(r.uploads.idle), time.Now()
 	defer r.idle.Stop()
 	req, err := r.next(ctx)
 	if errors.Is(err, io.EOF) {
@@ -209,13 +228,17 @@ func (r *receiver) run(ctx context.Context) ([]store.Subject, error) {
 }
 
 // next waits for a message, for the idle limit at most: a client that says
-// nothing does not hold a place.
+// nothing, or next to nothing, does not hold a place.
 func (r *receiver) next(ctx context.Context) (*assayv1.AttestRequest, error) {
 	r.idle.Reset(r.uploads.idle)
 	select {
 	case m, ok := <-r.in:
 		if !ok {
 			return nil, ctx.Err()
+		}
+		r.received += int64(len(m.req.GetChunk()))
+		if took := time.Since(r.began); m.err == nil && took > r.uploads.grace && r.received < int64(took.Seconds())*leastPace {
+			return nil, refusal.New(CodeStreamIdle, "%d bytes in %s; the least is %d a second", r.received, took.Round(time.Second), leastPace)
 		}
 		return m.req, m.err
 	case <-r.idle.C:

@@ -73,9 +73,7 @@ func (v *verificationService) Verify(ctx context.Context, req *assayv1.VerifyReq
 		return nil, refusal.New(CodeRequestInvalid, "has a character that does not show").InField("environment")
 	}
 	caller := sessionFrom(ctx).caller
-	on := policy.Resource{Kind: "Decision", Attributes: maps.Clone(v.gate.callers.view(caller).owns)}
-	on.Attributes["environment"] = req.GetEnvironment()
-	if err := v.authorizer.authorize(ctx, assayv1.VerificationService_Verify_FullMethodName, caller, "verify", on); err != nil {
+	if err := v.authorizer.authorizeOwn(ctx, assayv1.VerificationService_Verify_FullMethodName, caller, "verify", "Decision", req.GetEnvironment()); err != nil {
 		return nil, err
 	}
 	resp := &assayv1.VerifyResponse{VerificationResult: assayv1.VerificationResult_VERIFICATION_RESULT_PASSED}
@@ -94,18 +92,19 @@ func (v *verificationService) Verify(ctx context.Context, req *assayv1.VerifyReq
 
 // gate decides whether an artifact may be deployed, and keeps the answer.
 type gate struct {
-	instance string
-	version  string
-	ttl      time.Duration
-	callers  *callers
-	store    *store.Store
-	sealer   *sealer
-	evidence *evidenceSource
-	policy   *policy.Set
-	levels   map[string]int
-	metrics  *metrics
-	logger   *slog.Logger
-	now      func() time.Time
+	instance   string
+	version    string
+	ttl        time.Duration
+	authorizer *authorizer
+	callers    *callers
+	store      *store.Store
+	sealer     *sealer
+	evidence   *evidenceSource
+	policy     *policy.Set
+	levels     map[string]int
+	metrics    *metrics
+	logger     *slog.Logger
+	now        func() time.Time
 
 	// answers holds decisions by what makes asks identical. It spares the
 	// signature and the row, never the judgement: that is made anew each time.
@@ -115,7 +114,7 @@ type gate struct {
 	limiters *lru.Cache[string, *rate.Limiter]
 }
 
-func newGate(cfg Config, st *store.Store, sl *sealer, v *verify.Verifier, set *policy.Set, levels map[string]int, known *callers, m *metrics) (*gate, error) {
+func newGate(cfg Config, st *store.Store, sl *sealer, v *verify.Verifier, set *policy.Set, levels map[string]int, authz *authorizer, m *metrics) (*gate, error) {
 	source, err := newEvidenceSource(st, v, cfg.Logger)
 	if err != nil {
 		return nil, err
@@ -130,7 +129,7 @@ func newGate(cfg Config, st *store.Store, sl *sealer, v *verify.Verifier, set *p
 	}
 	return &gate{
 		instance: cfg.Instance, version: version.String(), ttl: cfg.Verify.SummaryTTL, store: st, sealer: sl, evidence: source,
-		policy: set, levels: levels, callers: known, metrics: m, logger: cfg.Logger, now: cfg.Now, answers: answers, limiters: limiters,
+		policy: set, levels: levels, authorizer: authz, callers: authz.callers, metrics: m, logger: cfg.Logger, now: cfg.Now, answers: answers, limiters: limiters,
 	}, nil
 }
 
@@ -160,6 +159,7 @@ func (g *gate) ask(ctx context.Context, caller *identity.Caller, s *assayv1.Subj
 		j.Message += fmt.Sprintf(" (only %d of the attestations of this artifact were looked at)", maxEvidence)
 	}
 	j.resource = resourceOf(j.Used, subject)
+	g.hide(caller, j)
 	shared, err := g.answer(ctx, asker, j, now)
 	if err != nil {
 		return nil, err
@@ -172,6 +172,26 @@ func (g *gate) ask(ctx context.Context, caller *identity.Caller, s *assayv1.Subj
 	d.Subject = &assayv1.Subject{Name: subject.Name, Digest: subject.Digest}
 	d.Message = j.Message
 	return withoutFacts(d), nil
+}
+
+// hide takes out of an answer what the caller could not read as an attestation:
+// what was found in it, and its id. What the rules ask for, and how to mend it, is
+// the policy's text and stays. All who share the answer are of one class, for whom
+// the access policy answers alike.
+func (g *gate) hide(caller *identity.Caller, j *judgement) {
+	for _, of := range j.set.resourcesOf(j.Used) {
+		if g.authorizer.mayRead(caller, of) {
+			continue
+		}
+		j.hidden, j.Facts = true, nil
+		for i := range j.Rules {
+			j.Rules[i].Found = ""
+		}
+		if !j.Allowed {
+			j.Message = string(j.Code) + ": what was found is in an attestation that this caller may not read; the role deployer or auditor would be shown it"
+		}
+		return
+	}
 }
 
 // onlyText reports whether every character of s shows. Names and environments are
@@ -187,6 +207,7 @@ type judgement struct {
 	resource    attest.Subject // what was asked about, as far as it is vouched for
 	environment string
 	set         *evidenceSet
+	hidden      bool // what was found is not the caller's to read
 }
 
 // verifySubject accepts what may be asked about: a name that is only text, and

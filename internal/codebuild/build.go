@@ -90,8 +90,17 @@ type Environment struct {
 	ImagePullCredentialsType string `json:"image_pull_credentials_type,omitempty"`
 	PrivilegedMode           bool   `json:"privileged_mode,omitempty"`
 	// Certificate is the S3 location of an extra CA certificate.
-	Certificate string     `json:"certificate,omitempty"`
-	Variables   []Variable `json:"variables,omitempty"` // sorted by name
+	Certificate string `json:"certificate,omitempty"`
+	// DockerServer is set where the build talks to a docker server of its project.
+	DockerServer *DockerServer `json:"docker_server,omitempty"`
+	Variables    []Variable    `json:"variables,omitempty"` // sorted by name
+}
+
+// DockerServer is a machine of its own with a Docker daemon that all builds of a
+// project share and that outlives them. What it is doing is not recorded: that
+// changes after the build, and facts of one build must not.
+type DockerServer struct {
+	ComputeType string `json:"compute_type,omitempty"`
 }
 
 // Variable is one environment variable that project or StartBuild set.

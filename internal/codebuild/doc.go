@@ -33,9 +33,17 @@
 //  6. the trust policy of that role lets nobody but CodeBuild assume it.
 //
 // The sixth carries the second: whoever else may assume the role can choose the
-// session name. It is believed for Config.TrustTTL. What it cannot show is that
-// the policy was never different: who may change the role's trust policy, its
-// project or its source can make builds, and is inside the boundary.
+// session name. What it cannot show is
+//
+//   - that the policy was always so, or stays so: it is read once in Config.TrustTTL,
+//     and a session that was opened while it let somebody else in outlives the
+//     change. Who may change the role's trust policy is inside the boundary;
+//   - which project CodeBuild assumed the role for: whoever may pass the role to
+//     CodeBuild, or change a project that has it or what that builds, can make
+//     builds. They are real builds, on record with their own source and overrides;
+//   - which of a build's processes called: all of them hold the role's credentials.
+//
+// Tagged asks for no trust policy, since no session name is relied upon.
 //
 // # What a record keeps
 //
@@ -46,6 +54,12 @@
 // The build is compared with its project, field by field; each difference is an
 // Override. A project changed since the build started makes that comparison
 // unsure: Build.ProjectChanged.
+//
+// What looks like a secret is one of the known forms of tokens and keys, a URL
+// with user information, or a value given to a parameter that by its whole name
+// holds one (private_token=, sig=, --client-secret), percent-encoded or not. The
+// query and fragment of a URL count as such wherever they are: they are not told,
+// and refuse the record where it must be complete.
 //
 // # Artifacts
 //
@@ -64,5 +78,7 @@
 package codebuild
 
 // MaxBuildBytes bounds the stored form of a Build. A build whose facts are larger
-// is refused: CODEBUILD_RECORD_TOO_LARGE.
-const MaxBuildBytes = 96 << 10
+// is refused by whatever reads it, before an artifact of it is fetched:
+// CODEBUILD_RECORD_TOO_LARGE. A session and an attestation keep a caller of 64 KiB
+// at most, which is this much and what a caller says beside it.
+const MaxBuildBytes = 48 << 10

@@ -49,9 +49,9 @@ const uploadSkew = 10 * time.Second
 const noVersion = "null"
 
 var (
-	s3ARNRE = regexp.MustCompile(`^arn:` + partitionPattern + `:s3:::([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?$`)
-	// specialBucketRE are names that the SDK does not send to the bucket's S3 host.
-	specialBucketRE = regexp.MustCompile(`(?:--x-s3|--xa-s3|--ol-s3|--op-s3|--table-s3|-s3alias|\.mrap)$`)
+	reS3ARN = regexp.MustCompile(`^arn:` + partitionPattern + `:s3:::([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?$`)
+	// reSpecialBucket are names that the SDK does not send to the bucket's S3 host.
+	reSpecialBucket = regexp.MustCompile(`(?:--x-s3|--xa-s3|--ol-s3|--op-s3|--table-s3|-s3alias|\.mrap)$`)
 )
 
 // Object is one object that a build uploaded, hashed.
@@ -126,8 +126,8 @@ func (r *Reader) Fetch(ctx context.Context, b *Build, maxBytes int64, maxObjects
 }
 
 func (f *fetch) artifact(ctx context.Context, a *Artifact) ([]Object, error) {
-	m := s3ARNRE.FindStringSubmatch(a.Location)
-	if m == nil || m[1] != f.build.Partition || strings.Contains(m[2], "..") || specialBucketRE.MatchString(m[2]) {
+	m := reS3ARN.FindStringSubmatch(a.Location)
+	if m == nil || m[1] != f.build.Partition || strings.Contains(m[2], "..") || reSpecialBucket.MatchString(m[2]) {
 		return nil, refusal.New(CodeArtifactInvalid, "the artifact's location %.300q is not an object or prefix of an S3 bucket", a.Location)
 	}
 	bucket, key := m[2], strings.TrimSuffix(m[3], "/")
@@ -210,20 +210,21 @@ func (f *fetch) list(ctx context.Context, bucket, prefix string, exact bool) ([]
 	in := &s3.ListObjectVersionsInput{
 		Bucket: aws.String(bucket), Prefix: aws.String(prefix), ExpectedBucketOwner: aws.String(f.build.Account),
 	}
+	// A page has up to 1000 versions; a prefix that other builds share may have
+	// many that are not this one's.
+	maxPages := f.maxObjects/100 + 10
 	var out []version
 list:
-	// Every page has up to 1000 versions; a prefix that other builds share may
-	// have many that are not this one's.
-	for pages := f.maxObjects/100 + 10; ; pages-- {
-		if pages == 0 {
-			return nil, refusal.New(CodeArtifactTooMany, "bucket %s lists too many versions under %.300q", bucket, prefix)
+	for page := 0; ; page++ {
+		if page == maxPages {
+			return nil, refusal.New(CodeArtifactTooMany, "bucket %s lists more than %d pages of versions under %.300q, which is the limit", bucket, maxPages, prefix)
 		}
-		page, err := f.store.ListObjectVersions(ctx, in)
+		listed, err := f.store.ListObjectVersions(ctx, in)
 		if err != nil {
 			return nil, f.failed(ctx, bucket, err)
 		}
-		for i := range page.Versions {
-			v := &page.Versions[i]
+		for i := range listed.Versions {
+			v := &listed.Versions[i]
 			k := aws.ToString(v.Key)
 			if exact && k > prefix {
 				break list // keys come sorted
@@ -239,13 +240,13 @@ list:
 				return nil, refusal.New(CodeArtifactTooMany, "the build uploaded more than %d objects, which is the limit", f.maxObjects)
 			}
 		}
-		if !aws.ToBool(page.IsTruncated) {
+		if !aws.ToBool(listed.IsTruncated) {
 			break
 		}
-		if aws.ToString(page.NextKeyMarker) == aws.ToString(in.KeyMarker) && aws.ToString(page.NextVersionIdMarker) == aws.ToString(in.VersionIdMarker) {
+		if aws.ToString(listed.NextKeyMarker) == aws.ToString(in.KeyMarker) && aws.ToString(listed.NextVersionIdMarker) == aws.ToString(in.VersionIdMarker) {
 			return nil, f.failed(ctx, bucket, errors.New("the list does not go on"))
 		}
-		in.KeyMarker, in.VersionIdMarker = page.NextKeyMarker, page.NextVersionIdMarker
+		in.KeyMarker, in.VersionIdMarker = listed.NextKeyMarker, listed.NextVersionIdMarker
 	}
 	f.objects -= len(out)
 	slices.SortStableFunc(out, func(a, b version) int { return cmp.Compare(a.key, b.key) })

@@ -55,7 +55,7 @@ func (d *diff) list(field string, project, build []string) {
 // tellable returns what of s may be published, "" for nothing.
 func tellable(s string) string {
 	s = withoutUser(s)
-	if len(s) > maxToldBytes || !plain(s) || knownSecret(s) {
+	if len(s) > maxToldBytes || !plain(s) || knownSecret(s) || hasQuery(s) {
 		return ""
 	}
 	return s
@@ -122,7 +122,8 @@ func source(d *diff, field string, p, b types.ProjectSource) {
 	d.secret(field+".auth.resource", aws.ToString(orZero(p.Auth).Resource), aws.ToString(orZero(b.Auth).Resource))
 	ps, bs := orZero(p.BuildStatusConfig), orZero(b.BuildStatusConfig)
 	d.str(field+".buildStatusConfig.context", aws.ToString(ps.Context), aws.ToString(bs.Context))
-	d.str(field+".buildStatusConfig.targetUrl", aws.ToString(ps.TargetUrl), aws.ToString(bs.TargetUrl))
+	// Where somebody is sent to says nothing of the build, and may open the door there.
+	d.secret(field+".buildStatusConfig.targetUrl", aws.ToString(ps.TargetUrl), aws.ToString(bs.TargetUrl))
 }
 
 // buildspec is the path of one, or the digest of its text.

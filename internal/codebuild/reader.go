@@ -34,6 +34,8 @@ const (
 	clockSkew = 60 * time.Second
 	// anyProject, alone, allows every project of an account.
 	anyProject = "*"
+	// The limits of sts:AssumeRole.
+	minExternalID, maxExternalID = 2, 1224
 )
 
 // Account is one AWS account whose builds are read.
@@ -47,7 +49,7 @@ type Account struct {
 	// asks for, so that nobody can make another customer of this service read
 	// here. Both are required.
 	ReaderRoleARN string
-	ExternalID    string
+	ExternalID    string // 2 to 1224 bytes
 	// Projects are exact names, or the one entry "*". Required.
 	Projects []string
 }
@@ -62,7 +64,8 @@ type Config struct {
 	// exactly. Those that look like secrets are not told even so.
 	PlaintextVariables []string
 	// AWS holds the service's own credentials and HTTP client. Its region counts
-	// for nothing. An HTTP client's redirects are not followed.
+	// for nothing. Redirects are not followed, if the client is the SDK's or an
+	// *http.Client; one of another type must not follow any by itself.
 	AWS aws.Config
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
@@ -151,7 +154,7 @@ func checkSessionName(template string) error {
 	const sample = "00000000-0000-0000-0000-000000000000"
 	rest := strings.Replace(template, uuidPlaceholder, "", 1)
 	if len(rest)+len(uuidPlaceholder) != len(template) || strings.ContainsAny(rest, "{}") ||
-		!sessionRE.MatchString(strings.Replace(template, uuidPlaceholder, sample, 1)) {
+		!reSession.MatchString(strings.Replace(template, uuidPlaceholder, sample, 1)) {
 		return refusal.New(CodeConfigInvalid, "%.100q is not a role session name with %s once", template, uuidPlaceholder).InField("session_name")
 	}
 	return nil
@@ -162,26 +165,26 @@ func (a *Account) complete() error {
 	if a.Partition == "" {
 		a.Partition = "aws"
 	}
-	if !accountRE.MatchString(a.ID) {
+	if !reAccount.MatchString(a.ID) {
 		return fmt.Errorf("id %.40q is not 12 digits", a.ID)
 	}
-	if !partitionRE.MatchString(a.Partition) {
+	if !rePartition.MatchString(a.Partition) {
 		return fmt.Errorf("partition %.40q is unknown", a.Partition)
 	}
 	if len(a.Regions) == 0 {
 		return fmt.Errorf("regions is empty: no build could be read")
 	}
 	for _, region := range a.Regions {
-		if !regionRE.MatchString(region) || partitionOf(region) != a.Partition {
+		if !reRegion.MatchString(region) || partitionOf(region) != a.Partition {
 			return fmt.Errorf("region %.40q is not one of partition %s", region, a.Partition)
 		}
 	}
-	m := roleARNRE.FindStringSubmatch(a.ReaderRoleARN)
+	m := reRoleARN.FindStringSubmatch(a.ReaderRoleARN)
 	if m == nil || m[1] != a.Partition || m[2] != a.ID {
 		return fmt.Errorf("reader_role_arn %.200q is not a role of account %s", a.ReaderRoleARN, a.ID)
 	}
-	if len(a.ExternalID) < 2 || len(a.ExternalID) > 1224 {
-		return fmt.Errorf("external_id is required: without one, whoever knows the role's ARN could have it read")
+	if n := len(a.ExternalID); n < minExternalID || n > maxExternalID {
+		return fmt.Errorf("external_id has %d bytes, want %d to %d: without one, whoever knows the role's ARN could have it read", n, minExternalID, maxExternalID)
 	}
 	if len(a.Projects) == 0 {
 		return fmt.Errorf("projects is empty: name them, or say %q", anyProject)
@@ -190,7 +193,7 @@ func (a *Account) complete() error {
 		if project == anyProject && len(a.Projects) == 1 {
 			continue
 		}
-		if !projectRE.MatchString(project) {
+		if !reProject.MatchString(project) {
 			return fmt.Errorf("project %.160q is not the name of a project", project)
 		}
 	}

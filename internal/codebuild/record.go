@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/codebuild/types"
 
+	"github.com/assay-build/assay/internal/attest"
 	"github.com/assay-build/assay/internal/refusal"
 )
 
@@ -37,12 +38,10 @@ const (
 )
 
 var (
-	gitCommitRE   = regexp.MustCompile(`^(?:[0-9a-f]{40}|[0-9a-f]{64})$`)
-	sha256RE      = regexp.MustCompile(`^[0-9a-f]{64}$`)
-	imageDigestRE = regexp.MustCompile(`@sha256:([0-9a-f]{64})$`)
-	// buildspecPathRE is what can be nothing but the path of a file or the ARN of an
+	reImageDigest = regexp.MustCompile(`@sha256:([0-9a-f]{64})$`)
+	// reBuildspecPath is what can be nothing but the path of a file or the ARN of an
 	// object. A buildspec's own text has line breaks, or at least "version: 0.2".
-	buildspecPathRE = regexp.MustCompile(`^(?:arn:[a-z-]+:s3:::)?[A-Za-z0-9_.@+=,/-]+$`)
+	reBuildspecPath = regexp.MustCompile(`^(?:arn:[a-z-]+:s3:::)?[A-Za-z0-9_.@+=,/-]+$`)
 )
 
 // invalid blames a field of the record, in the spelling of the CodeBuild API. The
@@ -139,7 +138,8 @@ func (r *record) build(b *types.Build, p *types.Project) (*Build, error) {
 
 // text returns a field that provenance tells as it is, which must then be text of
 // one line, of bounded length, and no secret. User information of a URL is
-// removed first.
+// removed first: it says who reads, and not what. A query may say what is read,
+// and so is neither told nor left out.
 func (r *record) text(field string, value *string) string {
 	s := withoutUser(aws.ToString(value))
 	switch {
@@ -149,6 +149,8 @@ func (r *record) text(field string, value *string) string {
 		r.fail(invalid(field, "has characters that are not text of one line"))
 	case knownSecret(s):
 		r.fail(refusal.New(CodeRecordSecret, "the record's %s looks as if it held a secret; it would be published", field))
+	case hasQuery(s):
+		r.fail(invalid(field, "is a URL with a query or a fragment, which would be published"))
 	}
 	return s
 }
@@ -164,7 +166,7 @@ func (r *record) batch(s string) string {
 	if s == "" {
 		return ""
 	}
-	m := batchARNRE.FindStringSubmatch(s)
+	m := reBatchARN.FindStringSubmatch(s)
 	if m == nil || m[1] != r.arn.Partition || m[2] != r.arn.Region || m[3] != r.arn.Account || m[4] != r.arn.Project {
 		r.fail(invalid("buildBatchArn", "is not a batch of the build's project"))
 	}
@@ -181,7 +183,7 @@ func (r *record) sources(b *types.Build, out *Build) {
 	switch {
 	case !isGit(b.Source.Type):
 		out.Source.Revision = resolved
-	case gitCommitRE.MatchString(resolved):
+	case attest.CheckDigest("gitCommit", resolved) == nil:
 		out.Source.Commit = resolved
 	}
 	versions := make(map[string]*string, len(b.SecondarySourceVersions))
@@ -208,6 +210,10 @@ func (r *record) source(field string, s *types.ProjectSource, version *string) S
 	location := r.text(field+".location", s.Location)
 	if isGit(s.Type) && !isWebAddress(location) {
 		r.fail(invalid(field+".location", "is not the address of a git repository"))
+	}
+	// Together they become one address, in which each byte may take three.
+	if len(location)+len(aws.ToString(version)) > maxFieldBytes {
+		r.fail(refusal.New(CodeRecordTooLarge, "the record's %s has a location and version of more than %d bytes, which is the limit", field, maxFieldBytes))
 	}
 	out := Source{
 		Identifier:    r.text(field+".sourceIdentifier", s.SourceIdentifier),
@@ -242,7 +248,7 @@ func isWebAddress(s string) bool {
 // isBuildspecPath reports whether a buildspec is elsewhere. In doubt it is text,
 // of which only a digest is told.
 func isBuildspecPath(spec string) bool {
-	return len(spec) <= maxFieldBytes && buildspecPathRE.MatchString(spec) && !knownSecret(spec)
+	return len(spec) <= maxFieldBytes && reBuildspecPath.MatchString(spec) && !knownSecret(spec)
 }
 
 func isGit(t types.SourceType) bool {
@@ -266,7 +272,10 @@ func (r *record) environment(e *types.ProjectEnvironment) Environment {
 		PrivilegedMode:           aws.ToBool(e.PrivilegedMode),
 		Certificate:              r.text("environment.certificate", e.Certificate),
 	}
-	if m := imageDigestRE.FindStringSubmatch(out.Image); m != nil {
+	if e.DockerServer != nil {
+		out.DockerServer = &DockerServer{ComputeType: r.text("environment.dockerServer.computeType", ref(string(e.DockerServer.ComputeType)))}
+	}
+	if m := reImageDigest.FindStringSubmatch(out.Image); m != nil {
 		out.ImageDigest = m[1]
 	}
 	for i := range e.EnvironmentVariables {
@@ -296,6 +305,9 @@ func (r *record) variable(v *types.EnvironmentVariable) Variable {
 // value returns the value of a variable where it may be told.
 func (r *record) value(v *types.EnvironmentVariable) (value string, redacted bool) {
 	name, value := aws.ToString(v.Name), aws.ToString(v.Value)
+	if len(value) > maxFieldBytes || !plain(value) {
+		return "", true
+	}
 	tell := false
 	switch v.Type {
 	case types.EnvironmentVariableTypePlaintext, "":
@@ -304,7 +316,7 @@ func (r *record) value(v *types.EnvironmentVariable) (value string, redacted boo
 		// The value is the name of the secret, which may well look like one.
 		tell = !knownSecret(value)
 	}
-	if !tell || len(value) > maxFieldBytes || !plain(value) {
+	if !tell {
 		return "", true
 	}
 	return value, false
@@ -314,7 +326,7 @@ func (r *record) artifacts(b *types.Build) []Artifact {
 	var out []Artifact
 	add := func(a *types.BuildArtifacts) {
 		sum := aws.ToString(a.Sha256sum)
-		if sum != "" && !sha256RE.MatchString(sum) {
+		if sum != "" && attest.CheckDigest("sha256", sum) != nil {
 			r.fail(invalid("artifacts.sha256sum", "is not a SHA-256 digest in lower-case hex"))
 		}
 		if location := r.text("artifacts.location", a.Location); location != "" {

@@ -32,6 +32,9 @@ func TestRecord(t *testing.T) {
 	if len(b.SecondarySources) != 2 || b.SecondarySources[0].Identifier != "data" || b.SecondarySources[1].Version != "v1" || b.SecondarySources[1].Commit != "" {
 		t.Errorf("secondary sources %+v", b.SecondarySources)
 	}
+	if d := b.Environment.DockerServer; d == nil || *d != (DockerServer{ComputeType: "BUILD_GENERAL1_SMALL"}) {
+		t.Errorf("docker server %+v", d)
+	}
 	if b.Environment.ImageDigest != strings.Repeat("ab", 32) {
 		t.Errorf("image digest %q", b.Environment.ImageDigest)
 	}
@@ -88,26 +91,33 @@ func TestHostileRecords(t *testing.T) {
 		edit func(*types.Build)
 		want refusal.Code
 	}{
-		"no source":           {func(b *types.Build) { b.Source = nil }, CodeRecordInvalid},
-		"source of no type":   {func(b *types.Build) { b.Source.Type = "" }, CodeRecordInvalid},
-		"git, no location":    {func(b *types.Build) { b.Source.Location = nil }, CodeRecordInvalid},
-		"git by ssh":          {func(b *types.Build) { b.Source.Location = aws.String("git@github.com:a/b") }, CodeRecordInvalid},
-		"git from a file":     {func(b *types.Build) { b.Source.Location = aws.String("file:///etc") }, CodeRecordInvalid},
-		"half a password":     {func(b *types.Build) { b.Source.Location = aws.String("https://u:pa/ss@github.com/a") }, CodeRecordInvalid},
-		"escaped password":    {func(b *types.Build) { b.Source.Location = aws.String("https://u:pw%40github.com/a") }, CodeRecordInvalid},
-		"token in location":   {func(b *types.Build) { b.Source.Location = aws.String("https://github.com/a?x=" + canaries["github"]) }, CodeRecordSecret},
-		"token in version":    {func(b *types.Build) { b.SourceVersion = aws.String(canaries["github"]) }, CodeRecordSecret},
-		"token in image":      {func(b *types.Build) { b.Environment.Image = aws.String("x:" + canaries["gitlab"]) }, CodeRecordSecret},
-		"token in name":       {func(b *types.Build) { b.Environment.EnvironmentVariables[0].Name = aws.String(canaries["github"]) }, CodeRecordSecret},
-		"line end in version": {func(b *types.Build) { b.SourceVersion = aws.String("a\nb") }, CodeRecordInvalid},
-		"escape in initiator": {func(b *types.Build) { b.Initiator = aws.String("\x1b[2J") }, CodeRecordInvalid},
-		"bidi in version":     {func(b *types.Build) { b.SourceVersion = aws.String("a\u202eb") }, CodeRecordInvalid},
-		"not UTF-8":           {func(b *types.Build) { b.SourceVersion = aws.String("\xff") }, CodeRecordInvalid},
-		"no environment":      {func(b *types.Build) { b.Environment = nil }, CodeRecordInvalid},
-		"no image":            {func(b *types.Build) { b.Environment.Image = nil }, CodeRecordInvalid},
-		"variable of no name": {func(b *types.Build) { b.Environment.EnvironmentVariables[0].Name = nil }, CodeRecordInvalid},
-		"variable twice":      {func(b *types.Build) { b.Environment.EnvironmentVariables[0].Name = aws.String("INTERNAL") }, CodeRecordInvalid},
-		"source twice":        {func(b *types.Build) { b.SecondarySources[0].SourceIdentifier = aws.String("data") }, CodeRecordInvalid},
+		"no source":             {func(b *types.Build) { b.Source = nil }, CodeRecordInvalid},
+		"source of no type":     {func(b *types.Build) { b.Source.Type = "" }, CodeRecordInvalid},
+		"git, no location":      {func(b *types.Build) { b.Source.Location = nil }, CodeRecordInvalid},
+		"git by ssh":            {func(b *types.Build) { b.Source.Location = aws.String("git@github.com:a/b") }, CodeRecordInvalid},
+		"git from a file":       {func(b *types.Build) { b.Source.Location = aws.String("file:///etc") }, CodeRecordInvalid},
+		"half a password":       {func(b *types.Build) { b.Source.Location = aws.String("https://u:pa/ss@github.com/a") }, CodeRecordSecret},
+		"escaped password":      {func(b *types.Build) { b.Source.Location = aws.String("https://u:pw%40github.com/a") }, CodeRecordSecret},
+		"parameter in location": {func(b *types.Build) { b.Source.Location = aws.String("https://github.com/a?private_token=c4n4ry") }, CodeRecordSecret},
+		"query in location":     {func(b *types.Build) { b.Source.Location = aws.String("https://github.com/a?x=c4n4ry") }, CodeRecordInvalid},
+		"fragment in location":  {func(b *types.Build) { b.Source.Location = aws.String("https://github.com/a#c4n4ry") }, CodeRecordInvalid},
+		"parameter in version":  {func(b *types.Build) { b.SourceVersion = aws.String("x?private_token=c4n4ry") }, CodeRecordSecret},
+		"escaped parameter":     {func(b *types.Build) { b.SourceVersion = aws.String("x%3Fclient%5fsecret%3dc4n4ry") }, CodeRecordSecret},
+		"URL as version":        {func(b *types.Build) { b.SourceVersion = aws.String("https://h/?x=c4n4ry") }, CodeRecordInvalid},
+		"query in certificate":  {func(b *types.Build) { b.Environment.Certificate = aws.String("https://h/ca.pem?sv=1&sig=c4n4ry") }, CodeRecordSecret},
+		"token in location":     {func(b *types.Build) { b.Source.Location = aws.String("https://github.com/a?x=" + canaries["github"]) }, CodeRecordSecret},
+		"token in version":      {func(b *types.Build) { b.SourceVersion = aws.String(canaries["github"]) }, CodeRecordSecret},
+		"token in image":        {func(b *types.Build) { b.Environment.Image = aws.String("x:" + canaries["gitlab"]) }, CodeRecordSecret},
+		"token in name":         {func(b *types.Build) { b.Environment.EnvironmentVariables[0].Name = aws.String(canaries["github"]) }, CodeRecordSecret},
+		"line end in version":   {func(b *types.Build) { b.SourceVersion = aws.String("a\nb") }, CodeRecordInvalid},
+		"escape in initiator":   {func(b *types.Build) { b.Initiator = aws.String("\x1b[2J") }, CodeRecordInvalid},
+		"bidi in version":       {func(b *types.Build) { b.SourceVersion = aws.String("a\u202eb") }, CodeRecordInvalid},
+		"not UTF-8":             {func(b *types.Build) { b.SourceVersion = aws.String("\xff") }, CodeRecordInvalid},
+		"no environment":        {func(b *types.Build) { b.Environment = nil }, CodeRecordInvalid},
+		"no image":              {func(b *types.Build) { b.Environment.Image = nil }, CodeRecordInvalid},
+		"variable of no name":   {func(b *types.Build) { b.Environment.EnvironmentVariables[0].Name = nil }, CodeRecordInvalid},
+		"variable twice":        {func(b *types.Build) { b.Environment.EnvironmentVariables[0].Name = aws.String("INTERNAL") }, CodeRecordInvalid},
+		"source twice":          {func(b *types.Build) { b.SecondarySources[0].SourceIdentifier = aws.String("data") }, CodeRecordInvalid},
 		"batch of another": {func(b *types.Build) {
 			b.BuildBatchArn = aws.String("arn:aws:codebuild:eu-west-1:444455556666:build-batch/app:" + testUUID)
 		}, CodeRecordInvalid},
@@ -119,6 +129,9 @@ func TestHostileRecords(t *testing.T) {
 		"number negative": {func(b *types.Build) { b.BuildNumber = aws.Int64(-1) }, CodeRecordInvalid},
 		"location long": {func(b *types.Build) {
 			b.Source.Location = aws.String("https://h/" + strings.Repeat("a", maxFieldBytes))
+		}, CodeRecordTooLarge},
+		"location and version long": {func(b *types.Build) {
+			b.Source.Location, b.SourceVersion = aws.String("https://h/"+strings.Repeat("a", 1024)), aws.String(strings.Repeat("é", 600))
 		}, CodeRecordTooLarge},
 		"buildspec long": {func(b *types.Build) { b.Source.Buildspec = aws.String(strings.Repeat("a: b\n", maxTextBytes/4)) }, CodeRecordTooLarge},
 		"variables without end": {func(b *types.Build) {
@@ -133,7 +146,7 @@ func TestHostileRecords(t *testing.T) {
 			c.edit(raw)
 			_, err := normalise(raw, fullProject())
 			wantCode(t, err, c.want)
-			quiet(t, "the refusal", fmt.Sprint(err), canaries["github"], canaries["gitlab"], "pa/ss", "pw%40")
+			quiet(t, "the refusal", fmt.Sprint(err), canaries["github"], canaries["gitlab"], "pa/ss", "pw%40", "c4n4ry")
 		})
 	}
 }

@@ -1,6 +1,7 @@
 package codebuild
 
 import (
+	"encoding/hex"
 	"math"
 	"regexp"
 	"strings"
@@ -10,49 +11,133 @@ import (
 // silence: a harmless value that is not told costs a question, a secret that is
 // told costs the secret.
 
-var (
-	secretNameRE = regexp.MustCompile(`(?i)TOKEN|SECRET|PASSW|PASSPHRASE|PASSCODE|PWD|CREDENTIAL|PRIVATE|KEY|AUTH|COOKIE|SESSION|SIGNATURE|DSN|CONNECTION_?STRING|CONN_?STR|^AWS_`)
+// maxEscapes is how many layers of percent escapes are looked through. Nobody has
+// a reason for more.
+const maxEscapes = 3
 
-	// knownSecretRE are forms that hold nothing but secrets, so that they are found
+var (
+	reSecretName = regexp.MustCompile(`(?i)TOKEN|SECRET|PASSW|PASSPHRASE|PASSCODE|PWD|PASS$|CREDENTIAL|PRIVATE|KEY|AUTH|COOKIE|SESSION|SIGNATURE|DSN|CONNECTION_?STRING|CONN_?STR|^AWS_`)
+	// reSecretWord are too short to be looked for within words.
+	reSecretWord = regexp.MustCompile(`(?i)(?:^|[^a-z0-9])(?:sig|sas|pat|pass|pw|jwt|otp|hmac|bearer)[0-9]*(?:$|[^a-z0-9])`)
+	reCamel      = regexp.MustCompile(`([a-z0-9])([A-Z])`)
+
+	// reKnownSecret are forms that hold nothing but secrets, so that they are found
 	// within longer text as well.
-	knownSecretRE = regexp.MustCompile(strings.Join([]string{
+	reKnownSecret = regexp.MustCompile(strings.Join([]string{
 		`-----BEGIN`,
 		`gh[pousr]_[A-Za-z0-9]{10,}`, `github_pat_`, `\bgl(?:pat|dt|rt|cbt|ptt|ft|soat|imt|agent|oas)-[A-Za-z0-9_-]{10,}`, `\bbkua_`,
-		`\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{12,}`, `X-Amz-Signature=`, `X-Amz-Security-Token=`,
+		`\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{12,}`,
 		`\bxox[a-z]-`, `\bxapp-`, `hooks\.slack\.com/`,
 		`\beyJ[A-Za-z0-9_-]{8,}`,
 		`\b[sr]k_(?:live|test)_`, `\bwhsec_`, `\bsk-[A-Za-z0-9]{20,}`, `\bsk-(?:ant|proj)-`,
 		`\bnpm_[A-Za-z0-9]{20,}`, `\bpypi-[A-Za-z0-9_-]{16,}`, `\bdckr_[op]at_`, `\bhf_[A-Za-z0-9]{20,}`,
 		`\bAIza[A-Za-z0-9_-]{30,}`, `\bya29\.`, `\bSG\.[A-Za-z0-9_-]{16,}`, `\bhv[sb]\.[A-Za-z0-9_-]{16,}`, `AGE-SECRET-KEY-`,
-		`(?i)\b(?:password|passwd|pwd|secret|token|api_?key|access_?token)=[^&\s;]+`,
 		`(?i)\b(?:bearer|basic)\s+[A-Za-z0-9+/=_.-]{8,}`,
 	}, "|"))
 
-	// userInfoRE finds user:password@host where no URL parser would look.
-	userInfoRE = regexp.MustCompile(`[^\s/:@]+:[^\s/@]+@[A-Za-z0-9\[]`)
-	// pinnedRE is the end of an image's name that only looks like the former.
-	pinnedRE  = regexp.MustCompile(`@sha(?:256|512):[0-9a-f]+$`)
-	urlUserRE = regexp.MustCompile(`://[^\s/?#]*@`)
+	// reUserInfo finds user:password@host where no URL parser would look.
+	reUserInfo = regexp.MustCompile(`[^\s/:@]+:[^\s/@]+@[A-Za-z0-9\[]`)
+	// rePinned is the end of an image's name that only looks like the former.
+	rePinned = regexp.MustCompile(`@sha(?:256|512):[0-9a-f]+$`)
+	// reUrlUser has a second form for a password with a slash that should have been
+	// escaped: parsers take such a one for a port and a path.
+	reUrlUser = regexp.MustCompile(`://(?:[^\s/?#]*@|[^\s/]*:\S*@)`)
+	reQuery   = regexp.MustCompile(`(?s)://.*[?#]`)
+	// reFlag is a flag of a command line, and the first byte of its value.
+	reFlag = regexp.MustCompile(`(?:^|[^A-Za-z0-9])--?([A-Za-z][A-Za-z0-9_.-]*)["']?[\s,]+["']?[^\s"'-]`)
 
-	denseRE = regexp.MustCompile(`[A-Za-z0-9+/=_-]{20,}`)
+	reDense = regexp.MustCompile(`[A-Za-z0-9+/=_-]{20,}`)
 )
 
-// secretName reports whether a variable of that name is likely to hold a secret.
-func secretName(name string) bool { return secretNameRE.MatchString(name) }
+// secretName reports whether a variable or parameter of that name is likely to
+// hold a secret.
+func secretName(name string) bool {
+	return reSecretName.MatchString(name) || reSecretWord.MatchString(reCamel.ReplaceAllString(name, "${1}_${2}"))
+}
 
 // knownSecret reports whether s holds something that can only be a secret.
 func knownSecret(s string) bool {
-	return knownSecretRE.MatchString(s) || urlUserRE.MatchString(s) || userInfoRE.MatchString(pinnedRE.ReplaceAllString(s, ""))
+	return inAnyForm(s, func(s string) bool {
+		return reKnownSecret.MatchString(s) || reUrlUser.MatchString(s) || reUserInfo.MatchString(rePinned.ReplaceAllString(s, "")) || secretParameter(s)
+	})
 }
 
-// secretValue reports whether s looks like a secret in any way: a known form, or
-// a long run of letters and digits with little repetition, as random ones are.
+// secretValue reports whether s looks like a secret in any way: a known form, a
+// part of a URL that often is one, or a long run of letters and digits with little
+// repetition, as random ones are.
 func secretValue(s string) bool {
-	if knownSecret(s) {
-		return true
+	return knownSecret(s) || hasQuery(s) || inAnyForm(s, func(s string) bool {
+		for _, run := range reDense.FindAllString(s, -1) {
+			if strings.ContainsAny(run, "0123456789") && strings.ContainsFunc(run, isLetter) && entropy(run) >= 3.2 {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// hasQuery reports whether s holds a URL with a query or a fragment. Which of
+// their parameters are secrets only who reads them knows.
+func hasQuery(s string) bool { return inAnyForm(s, reQuery.MatchString) }
+
+// inAnyForm reports whether found is true of s or of what its percent escapes
+// stand for. What is escaped more often than maxEscapes is held to be hidden.
+func inAnyForm(s string, found func(string) bool) bool {
+	for range maxEscapes + 1 {
+		if found(s) {
+			return true
+		}
+		plain := unescape(s)
+		if plain == s {
+			return false
+		}
+		s = plain
 	}
-	for _, run := range denseRE.FindAllString(s, -1) {
-		if strings.ContainsAny(run, "0123456789") && strings.ContainsFunc(run, isLetter) && entropy(run) >= 3.2 {
+	return true
+}
+
+// unescape decodes the percent escapes of s and leaves alone what is none.
+func unescape(s string) string {
+	out := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] == '%' && i+2 < len(s) {
+			if b, err := hex.DecodeString(s[i+1 : i+3]); err == nil {
+				out = append(out, b...)
+				i += 2
+				continue
+			}
+		}
+		out = append(out, s[i])
+	}
+	return string(out)
+}
+
+// secretParameter reports whether s gives a value to a parameter whose name says
+// that it is a secret: name=value, "name": value, --name value. It looks at whole
+// names, since a pattern that wants a word to begin misses private_token.
+func secretParameter(s string) bool {
+	const quotes, blanks = "\"'`", " \t\r\n"
+	for i := range len(s) {
+		if s[i] != '=' && s[i] != ':' {
+			continue
+		}
+		before := strings.TrimRight(s[:i], blanks)
+		value := strings.TrimLeft(s[i+1:], quotes+blanks)
+		// Within ARNs and references to secrets a colon gives no value.
+		if s[i] == ':' && value == s[i+1:] && !strings.ContainsAny(before[max(0, len(before)-1):], quotes) {
+			continue
+		}
+		if value == "" || value[0] == '&' || value[0] == ';' {
+			continue
+		}
+		// The operators +=, :=, ?= are no part of the name.
+		before = strings.TrimRight(before, quotes+blanks+`+:?\`)
+		if secretName(before[strings.LastIndexAny(before, quotes+blanks+"&?;,/#=:()<>|@{}!")+1:]) {
+			return true
+		}
+	}
+	for _, m := range reFlag.FindAllStringSubmatch(s, -1) {
+		if secretName(m[1]) {
 			return true
 		}
 	}

@@ -180,7 +180,16 @@ type AWSRole struct {
 	EC2InstanceARN    string   `json:"ec2_instance_arn,omitempty"`
 }
 
-// Workload is a caller of a platform that Assay knows by a claim mapping only.
+// The values of Workload.Platform that no configuration can give: package
+// provenance has builders for them.
+const (
+	PlatformGitLab    = "gitlab"
+	PlatformBuildkite = "buildkite"
+	PlatformX509      = "x509" // a client certificate
+)
+
+// Workload is a caller of a platform that Assay knows by a claim mapping only, or
+// the holder of a client certificate.
 type Workload struct {
 	// Platform is "gitlab", "buildkite", "x509", or what the configuration calls it.
 	Platform string `json:"platform"`
@@ -201,7 +210,8 @@ type Workload struct {
 	BuildConfigDigest string `json:"build_config_digest,omitempty"` // git commit
 	// InvocationID is the address of the run. A workload that has one is a build.
 	InvocationID string `json:"invocation_id,omitempty"`
-	// Proposed says that the run builds a merge or pull request.
+	// Proposed says that the run builds a merge or pull request, or may: it is false
+	// only where the platform rules that out.
 	Proposed bool `json:"proposed,omitempty"`
 	// Properties are further claims that the configuration keeps, "name=value", sorted.
 	Properties []string `json:"properties,omitempty"`

@@ -30,9 +30,6 @@ const (
 )
 
 const (
-	// PlatformX509 is the Workload.Platform of a client certificate.
-	PlatformX509 = "x509"
-
 	maxChainCertificates = 8
 	maxRoots             = 64
 	maxSPIFFEBytes       = 2048 // SPIFFE-ID 2.3

@@ -6,10 +6,10 @@ import (
 	"github.com/assay-build/assay/internal/codebuild"
 )
 
-// AWSIssuer is the issuer of callers that AWS itself vouched for, be it by STS or
+// awsIssuer is the issuer of callers that AWS itself vouched for, be it by STS or
 // by the CodeBuild API: one for each partition, since account ids of two partitions
 // have nothing to do with each other.
-func AWSIssuer(partition string) string {
+func awsIssuer(partition string) string {
 	switch partition {
 	case "", "aws":
 		return "https://sts.amazonaws.com"
@@ -24,7 +24,7 @@ func AWSIssuer(partition string) string {
 func NewCodeBuildCaller(mode string, b *codebuild.Build, confirmed, sandbox bool) *Caller {
 	return &Caller{
 		Kind:        KindCodeBuild,
-		Issuer:      AWSIssuer(b.Partition),
+		Issuer:      awsIssuer(b.Partition),
 		DisplayName: fmt.Sprintf("codebuild %s %s %s:%s", b.Account, b.Region, b.Project, b.UUID),
 		CodeBuild:   &CodeBuild{Mode: mode, Build: b, Confirmed: confirmed},
 		Sandbox:     sandbox,

@@ -26,7 +26,7 @@ var (
 
 // gitHubCaller reads GitHub's claims into a Caller and asks whether that caller
 // is allowed. Claims that are not named here are not read; sub is one of them.
-func (is *issuer) gitHubCaller(ctx context.Context, c claims) (*Caller, error) {
+func (is *issuer) gitHubCaller(ctx context.Context, c claims, fresh freshness) (*Caller, error) {
 	g, err := readGitHub(c)
 	if err != nil {
 		return nil, err
@@ -40,8 +40,12 @@ func (is *issuer) gitHubCaller(ctx context.Context, c claims) (*Caller, error) {
 	if len(is.AllowedRepositoryIDs) > 0 && !slices.Contains(is.AllowedRepositoryIDs, g.RepositoryID) {
 		return nil, refusal.New(CodeCallerNotAllowed, "repository %s (id %d) is not allowed", g.Repository, g.RepositoryID)
 	}
-	// The API is asked last, so that nobody who may not call makes us ask it.
+	// The API is asked last, so that nobody who may not call makes us ask it, nor
+	// anybody twice with one token.
 	if is.recheck != nil {
+		if err := fresh(ctx); err != nil {
+			return nil, err
+		}
 		if err := is.recheck.check(ctx, g); err != nil {
 			return nil, err
 		}

@@ -18,8 +18,12 @@ func TestGitHubIssuers(t *testing.T) {
 	issuers := []IssuerConfig{
 		{URL: "https://token.actions.githubusercontent.com"},
 		{URL: "https://token.actions.githubusercontent.com/octo-enterprise"},
-		{URL: "https://token.actions.octocorp.ghe.com", ServerURL: "https://octocorp.ghe.com"},
+		{URL: "https://token.actions.octocorp.ghe.com"},
 		{URL: "https://git.example.com/_services/token", ServerURL: "https://git.example.com"},
+	}
+	servers := map[string]string{
+		issuers[0].URL: "https://github.com", issuers[1].URL: "https://github.com",
+		issuers[2].URL: "https://octocorp.ghe.com", issuers[3].URL: "https://git.example.com",
 	}
 	for i := range issuers {
 		issuers[i].AllowedOwnerIDs = []int64{testOwnerID}
@@ -41,10 +45,7 @@ func TestGitHubIssuers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		server := ic.ServerURL
-		if server == "" {
-			server = "https://github.com"
-		}
+		server := servers[ic.URL]
 		if got.Caller.Issuer != ic.URL || got.Caller.GitHub.ServerURL != server || !strings.HasPrefix(got.ReplayKey, ic.URL+"\x00") {
 			t.Errorf("%s: %+v", ic.URL, got.Caller)
 		}
@@ -62,6 +63,53 @@ func TestGitHubIssuers(t *testing.T) {
 	} {
 		_, err := e.verify(t, v, oidctest.Claims{"iss": iss})
 		wantCode(t, err, CodeIssuerUnknown)
+	}
+}
+
+// An issuer vouches for its own server's repositories: GHES's acme/app is never told
+// as that of github.com, nor the other way round.
+func TestGitHubServer(t *testing.T) {
+	t.Parallel()
+	const loopback = "http://127.0.0.1:8780"
+	for _, c := range []struct {
+		issuer, server string
+		want           string // "": refused
+	}{
+		{"https://token.actions.githubusercontent.com", "", "https://github.com"},
+		{"https://token.actions.githubusercontent.com", "https://github.com", "https://github.com"},
+		{"https://token.actions.githubusercontent.com/octo-enterprise", "", "https://github.com"},
+		{"https://token.actions.githubusercontent.com", "https://git.example.com", ""},
+		{"https://token.actions.githubusercontent.com", "https://token.actions.githubusercontent.com", ""},
+		{"https://token.actions.octocorp.ghe.com", "", "https://octocorp.ghe.com"},
+		{"https://token.actions.octocorp.ghe.com", "https://octocorp.ghe.com", "https://octocorp.ghe.com"},
+		{"https://token.actions.octocorp.ghe.com", "https://github.com", ""},
+		{"https://token.actions.octocorp.ghe.com", "https://other.ghe.com", ""},
+		{"https://token.actions.a.b.ghe.com", "", ""},
+		{"https://token.actions.ghe.com", "", ""},
+		{"https://token.actions.octocorp.ghe.com.evil.example", "", ""},
+		{"https://token.actions.githubusercontent.com.evil.example", "", ""},
+		{"https://token.actions.githubusercontent.com.evil.example", "https://github.com", ""},
+		{"https://token.actions.githubusercontent.com:8443", "", ""},
+		{"https://token.actions.GitHubUserContent.com", "", ""},
+		{"https://git.example.com/_services/token", "", ""},
+		{"https://git.example.com/_services/token", "https://github.com", ""},
+		{"https://git.example.com/_services/token", "https://example.com", ""},
+		{"https://git.example.com/_services/token", "https://git.example.com:8443", ""},
+		{"https://git.example.com/_services/token", "https://git.example.com.evil.example", ""},
+		{"https://git.example.com/_services/token", "http://git.example.com", ""},
+		{"https://git.example.com/_services/token", "https://git.example.com", "https://git.example.com"},
+		{"https://git.example.com:8443/_services/token", "https://git.example.com:8443", "https://git.example.com:8443"},
+		{loopback, "", "https://github.com"},
+		{loopback, "https://git.example.com", "https://git.example.com"},
+	} {
+		v, err := NewVerifier(Config{Audience: []string{testAudience}, Issuers: []IssuerConfig{{URL: c.issuer, ServerURL: c.server, AllowedOwnerIDs: []int64{1}}}})
+		if c.want == "" {
+			wantCode(t, err, CodeIdentityConfigInvalid)
+			continue
+		}
+		if err != nil || v.issuers[c.issuer].ServerURL != c.want {
+			t.Errorf("%s, %q: %v; want %s", c.issuer, c.server, err, c.want)
+		}
 	}
 }
 

@@ -340,7 +340,7 @@ func FuzzParseClaims(f *testing.F) {
 		}
 		_ = checkAudience(c, v.audience)
 		_, _ = v.checkTimes(c, v.lifetime)
-		caller, err := is.gitHubCaller(t.Context(), c)
+		caller, err := is.gitHubCaller(t.Context(), c, nil)
 		if err != nil {
 			if refusal.CodeOf(err) == "" {
 				t.Fatalf("an error without a code: %v", err)

@@ -27,7 +27,8 @@
 //     digit, never by pattern. An issuer serves the world, or a whole company, so
 //     one without such a list is refused when the Verifier is made;
 //  9. where the configuration asks for it, the platform's own API agrees: GitHub's
-//     about the run, CodeBuild's about the build that a pinned tag names.
+//     about the run, CodeBuild's about the build that a pinned tag names. Neither is
+//     asked about a token that has opened its session.
 //
 // The answer, Verified, carries the facts and the replay key.
 //
@@ -82,11 +83,13 @@ import "time"
 type Verified struct {
 	Caller *Caller
 	// ReplayKey names the credential among all credentials of all issuers:
-	// iss, NUL, jti; or iss, two NULs and the hash of a token that has no jti. No
-	// part can contain a NUL.
+	// iss, NUL, jti; iss, two NULs and the hash of a token that has no jti; "sts",
+	// NUL and the nonce of a proof; or the issuer of a certificate, NUL and a random
+	// number. No part can contain a NUL.
 	ReplayKey string
-	// ExpiresAt is the end of the credential, skew included: from then on the
-	// Verifier refuses it by itself, and its replay key may be forgotten.
+	// ExpiresAt is the end of the credential, skew included: from then on it is
+	// refused by itself, and its replay key may be forgotten. The key of a
+	// certificate is never seen again, and is kept for a minute.
 	ExpiresAt time.Time
 	// NotAfter, if not zero, is when a session opened for the credential ends at
 	// the latest: the end of a client certificate.

@@ -6,13 +6,16 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/assay-build/assay/internal/attest"
 	"github.com/assay-build/assay/internal/refusal"
@@ -33,6 +36,14 @@ const (
 	maxRunBytes = 256 << 10
 	// maxAPITokenBytes bounds the credential, which stands in a header.
 	maxAPITokenBytes = 1024
+	// rechecks are the questions to one API under way. GitHub limits them by the
+	// hour, for all jobs of all repositories together.
+	rechecks = 8
+	// runKnown is how long an answer is believed for other tokens of the run: the jobs
+	// of a matrix come within seconds. So long may a token outlive its run.
+	runKnown = 30 * time.Second
+	// maxKnownRuns bounds the memory of these, about 1 MiB.
+	maxKnownRuns = 1 << 12
 )
 
 // RecheckConfig configures the question to the GitHub API whether a run is as its
@@ -56,10 +67,29 @@ type runRecheck struct {
 	client  *http.Client // follows no redirect
 	log     *slog.Logger
 	timeout time.Duration
+	now     func() time.Time
+
+	flight singleflight.Group // by runKey
+	slots  *slots
+	mu     sync.Mutex
+	known  map[runKey]knownRun
+}
+
+// runKey is what a question is about. The repository's name is in it because the
+// question has it, though the answer is held against the id.
+type runKey struct {
+	repositoryID, runID, attempt int64
+	repository                   string
+}
+
+// knownRun is an answer with which a token agreed.
+type knownRun struct {
+	run   *runRecord
+	until time.Time
 }
 
 func newRunRecheck(cfg *RecheckConfig, serverURL string) (*runRecheck, error) {
-	r := &runRecheck{api: cfg.APIURL, token: cfg.Token, timeout: recheckTimeout}
+	r := &runRecheck{api: cfg.APIURL, token: cfg.Token, timeout: recheckTimeout, slots: newSlots(rechecks, rechecks), known: make(map[runKey]knownRun)}
 	if r.api == "" {
 		var err error
 		if r.api, err = apiURL(serverURL); err != nil {
@@ -106,21 +136,81 @@ type runRecord struct {
 	} `json:"head_repository"`
 }
 
-// check holds g against the API and sets HeadRepository.
+// check holds g against the API and sets HeadRepository. What the API said of the
+// same attempt a moment ago is enough where g agrees with it; where it does not, the
+// API is asked anew, and so it is after every refusal.
 func (r *runRecheck) check(ctx context.Context, g *GitHubActions) error {
-	ctx, cancel := context.WithTimeout(ctx, r.timeout)
-	defer cancel()
-	run, err := r.get(ctx, g)
+	key := runKey{g.RepositoryID, g.RunID, g.RunAttempt, g.Repository}
+	if run := r.remembered(key); run != nil && run.compare(g) == nil {
+		return nil
+	}
+	run, err := r.ask(ctx, key, g)
 	if err != nil {
 		if refusal.CodeOf(err) == "" {
-			r.log.Warn("run not rechecked", "repository_id", g.RepositoryID, "run_id", g.RunID, "error", err)
+			r.log.WarnContext(ctx, "run not rechecked", "repository_id", g.RepositoryID, "run_id", g.RunID, "error", err)
 			e := refusal.New(CodeRunRecheckUnavailable, "run %d cannot be looked up at GitHub now", g.RunID)
 			e.Err = err
 			return e
 		}
 		return err
 	}
-	return run.compare(g)
+	if err := run.compare(g); err != nil {
+		return err
+	}
+	r.remember(key, run)
+	return nil
+}
+
+// ask asks the API. Callers who ask for one attempt at a time share one question,
+// which outlives the caller that began it, and each compares the answer for itself.
+func (r *runRecheck) ask(ctx context.Context, key runKey, g *GitHubActions) (*runRecord, error) {
+	asked := *g // g is the caller's, who may be gone
+	done := r.flight.DoChan(fmt.Sprintf("%+v", key), func() (any, error) {
+		ctx := context.WithoutCancel(ctx)
+		release, ok := r.slots.take(ctx, "")
+		if !ok {
+			return nil, errors.New("as many runs are being looked up as may be at a time")
+		}
+		defer release()
+		ctx, cancel := context.WithTimeout(ctx, r.timeout)
+		defer cancel()
+		return r.get(ctx, &asked)
+	})
+	select {
+	case res := <-done:
+		if res.Err != nil {
+			return nil, res.Err
+		}
+		return res.Val.(*runRecord), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (r *runRecheck) remembered(key runKey) *runRecord {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k, ok := r.known[key]
+	// A clock that went backwards makes nothing known for longer.
+	if left := k.until.Sub(r.now()); !ok || left <= 0 || left > runKnown {
+		return nil
+	}
+	return k.run
+}
+
+// remember keeps an answer. When there is no room it first drops what is over, then
+// everything: the API is asked again.
+func (r *runRecheck) remember(key runKey, run *runRecord) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.now()
+	if len(r.known) >= maxKnownRuns {
+		maps.DeleteFunc(r.known, func(_ runKey, k knownRun) bool { return !k.until.After(now) })
+		if len(r.known) >= maxKnownRuns {
+			clear(r.known)
+		}
+	}
+	r.known[key] = knownRun{run, now.Add(runKnown)}
 }
 
 // compare refuses the first thing in which run and token differ.

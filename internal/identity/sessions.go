@@ -40,8 +40,13 @@ const (
 	// has one spelling: no padding, no unused bits.
 	sessionTokenLen = len(sessionPrefix) + sessionBytes/3*4
 
-	// maxCachedSessions bounds the memory of Check, about 1 KiB each.
+	// maxCachedSessions and maxCachedBytes bound the memory of Check. Most sessions
+	// take 1 KiB; one of a large build a hundred times as much.
 	maxCachedSessions = 1 << 15
+	maxCachedBytes    = 64 << 20
+	// What a session takes is estimated by its stored form.
+	cachedPerByte  = 2
+	cachedOverhead = 512
 	// replayMargin keeps a replay key beyond the credential's end, for clocks of
 	// several machines that differ.
 	replayMargin = 5 * time.Minute
@@ -71,13 +76,20 @@ type Sessions struct {
 	tokenMAC  macPool // over id: the token
 	recordMAC macPool // over id, expiry and caller: the stored record
 
-	mu    sync.RWMutex
-	cache map[[16]byte]session
+	mu     sync.RWMutex
+	cache  map[[16]byte]session
+	cached int // bytes, estimated
 }
 
 type session struct {
 	caller  *Caller
 	expires time.Time
+	bytes   int // estimated
+}
+
+// newSession returns a session whose caller has a stored form of n bytes.
+func newSession(caller *Caller, expires time.Time, n int) session {
+	return session{caller, expires, n*cachedPerByte + cachedOverhead}
 }
 
 // NewSessions returns Sessions under a key of SessionKeyBytes, as LoadSessionKey
@@ -129,7 +141,7 @@ func (s *Sessions) Open(ctx context.Context, v *Verified) (token string, expires
 	if err := s.store.CreateSession(ctx, id, record, expires, v.ReplayKey, v.ExpiresAt.Add(replayMargin)); err != nil {
 		return "", time.Time{}, fmt.Errorf("open session: %w", err)
 	}
-	s.remember(id, session{v.Caller, expires})
+	s.remember(id, newSession(v.Caller, expires, len(caller)))
 
 	raw := make([]byte, 0, sessionBytes)
 	raw = append(raw, id[:]...)
@@ -199,7 +211,7 @@ func (s *Sessions) load(ctx context.Context, id [16]byte) (session, error) {
 	if err != nil {
 		return session{}, err
 	}
-	return session{caller, expires}, nil
+	return newSession(caller, expires, len(data)), nil
 }
 
 // seal binds caller and expiry to id: MAC || caller.
@@ -227,21 +239,29 @@ func recordInput(expires time.Time, caller []byte) []byte {
 func (s *Sessions) remember(id [16]byte, sess session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.cache) >= maxCachedSessions {
+	s.forget(id)
+	if len(s.cache) >= maxCachedSessions || s.cached+sess.bytes > maxCachedBytes {
 		now := s.now()
 		for k, v := range s.cache {
 			if !v.expires.After(now) {
-				delete(s.cache, k)
+				s.forget(k)
 			}
 		}
 		for k := range s.cache {
-			if len(s.cache) <= maxCachedSessions*3/4 {
+			if len(s.cache) <= maxCachedSessions*3/4 && s.cached+sess.bytes <= maxCachedBytes*3/4 {
 				break
 			}
-			delete(s.cache, k)
+			s.forget(k)
 		}
 	}
 	s.cache[id] = sess
+	s.cached += sess.bytes
+}
+
+// forget drops a session that may be cached. The caller holds s.mu.
+func (s *Sessions) forget(id [16]byte) {
+	s.cached -= s.cache[id].bytes
+	delete(s.cache, id)
 }
 
 // macPool computes HMAC-SHA256 under one key without allocating.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/assay-build/assay/internal/codebuild"
 	"github.com/assay-build/assay/internal/refusal"
 )
 
@@ -322,7 +324,7 @@ func TestSessionCacheIsBounded(t *testing.T) {
 	clk := newClock()
 	s := NewSessions(testSessionKey, newMemStore(), 0, clk.Now)
 	id := func(i int) (id [16]byte) { id[0], id[1], id[2] = byte(i), byte(i>>8), byte(i>>16); return }
-	live := session{testCaller(), clk.Now().Add(time.Minute)}
+	live := newSession(testCaller(), clk.Now().Add(time.Minute), 500)
 	for i := range maxCachedSessions * 2 {
 		s.remember(id(i), live)
 	}
@@ -333,10 +335,76 @@ func TestSessionCacheIsBounded(t *testing.T) {
 		s.remember(id(1<<22+i), live)
 	}
 	clk.Advance(2 * time.Minute)
-	s.remember(id(1<<23), session{testCaller(), clk.Now().Add(time.Minute)})
+	s.remember(id(1<<23), newSession(testCaller(), clk.Now().Add(time.Minute), 500))
 	if n := len(s.cache); n != 1 {
 		t.Errorf("%d cached after all others expired; want 1", n)
 	}
+}
+
+// TestSessionCacheBytes: sessions of large builds are as few as their size lets be.
+func TestSessionCacheBytes(t *testing.T) {
+	t.Parallel()
+	clk, store := newClock(), newMemStore()
+	s := NewSessions(testSessionKey, store, 0, clk.Now)
+	bounded := func(when string) {
+		t.Helper()
+		sum := 0
+		for _, sess := range s.cache {
+			sum += sess.bytes
+		}
+		if sum != s.cached || sum > maxCachedBytes || len(s.cache) > maxCachedSessions {
+			t.Fatalf("%s: %d bytes in %d sessions, %d counted", when, sum, len(s.cache), s.cached)
+		}
+	}
+	large := testVerified(clk)
+	large.Caller = largeBuild(1250)
+	var token string
+	for i := range 2000 {
+		large.ReplayKey = fmt.Sprint(i)
+		var err error
+		if token, _, err = s.Open(t.Context(), large); err != nil {
+			t.Fatal(err)
+		}
+		if i%100 == 0 {
+			bounded("opened")
+			if _, _, err := s.Check(t.Context(), token); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	bounded("opened")
+	if n := len(s.cache); n < 100 || n > 1500 {
+		t.Errorf("%d sessions of large builds are cached", n)
+	}
+	// What was dropped is read from the store, and counts no more than what was not.
+	clear(s.cache)
+	s.cached = 0
+	for range 3 {
+		if _, _, err := s.Check(t.Context(), token); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bounded("read")
+	if len(s.cache) != 1 || store.reads != 1 {
+		t.Errorf("%d cached, %d reads", len(s.cache), store.reads)
+	}
+	var id [16]byte
+	for range 3 {
+		s.remember(id, newSession(large.Caller, clk.Now().Add(time.Minute), 1000)) // two requests at a time both had to read it
+	}
+	bounded("remembered twice")
+}
+
+// largeBuild is a build with n environment variables.
+func largeBuild(n int) *Caller {
+	b := &codebuild.Build{
+		ARN: webBuildARN, ProjectARN: "arn:aws:codebuild:eu-west-1:111122223333:project/app", Partition: "aws", Account: webAccount,
+		ServiceRole: "arn:aws:iam::111122223333:role/codebuild-app", StartedAt: time.Date(2026, 3, 4, 5, 0, 0, 0, time.UTC),
+	}
+	for i := range n {
+		b.Environment.Variables = append(b.Environment.Variables, codebuild.Variable{Name: fmt.Sprintf("VARIABLE_%d", i), Type: "PLAINTEXT", Redacted: true})
+	}
+	return NewCodeBuildCaller(ModeInJob, b, false, false)
 }
 
 func TestNewSessionsWantsAKey(t *testing.T) {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"regexp"
 	"slices"
 	"time"
 
@@ -29,7 +28,8 @@ const (
 	CodeAWSBuildMismatch refusal.Code = "AWS_BUILD_MISMATCH"
 	// CodeCodeBuildNotConfigured: a proof names a build, and this deployment reads none.
 	CodeCodeBuildNotConfigured refusal.Code = "CODEBUILD_NOT_CONFIGURED"
-	// CodeSTSBusy: as many proofs as allowed are being asked about. Retryable.
+	// CodeSTSBusy: as many proofs as allowed are being asked about, and no turn came
+	// within two seconds. Retryable.
 	CodeSTSBusy refusal.Code = "AWS_STS_BUSY"
 )
 
@@ -60,11 +60,17 @@ type AWSConfig struct {
 	// ClockSkew is how far clocks may differ. Default 60 s, at most 5 min; negative
 	// means none.
 	ClockSkew time.Duration
-	// MaxConcurrent bounds the questions to STS under way. Default 32. STS throttles
-	// by account and region, and the throttled account would be ours.
+	// MaxConcurrent bounds the questions to STS under way about keys that seem to be
+	// of a configured account. Default 32, at most 1024. STS throttles by account and
+	// region, and the throttled account would be ours. Where several accounts are
+	// configured, one has half of them at most. All other keys share two more.
 	MaxConcurrent int
 	// Timeout bounds one question, answer included. Default 10 s, at most 1 min.
 	Timeout time.Duration
+	// Consumed tells whether a replay key was consumed, in the store that Sessions
+	// has. It is asked right before STS is; an error is a refusal. nil: not asked, and
+	// what is consumed is refused by Sessions.Open alone.
+	Consumed func(ctx context.Context, replayKey string) (bool, error)
 	// Sandbox marks an STS that is a stand-in, and so every caller it vouches for.
 	Sandbox bool
 	// Logger default: slog.Default(). It is never given a proof.
@@ -102,13 +108,17 @@ type BuildReader interface {
 //  2. the nonce is a challenge of this deployment, for this audience, and at most
 //     five minutes old; a proof opens one session, since the nonce is its replay key;
 //  3. it was signed within the last five minutes, although AWS would take fifteen;
-//  4. its region is one that an account of the configuration may use;
-//  5. there is room among the questions under way;
-//  6. STS, asked without following redirects, answers 200, application/json, and
+//  4. its region is one that an account of the configuration may use, and so is the
+//     build, as far as its id tells;
+//  5. STS was not asked about this nonce before: whatever comes of a question, there
+//     is one for each challenge;
+//  6. there is room among the questions under way, within two seconds;
+//  7. the nonce has not opened a session, on whichever machine;
+//  8. STS, asked without following redirects, answers 200, application/json, and
 //     exactly the document of GetCallerIdentity;
-//  7. the answer is about a role session of an account that is allowed, and not a
+//  9. the answer is about a role session of an account that is allowed, and not a
 //     user, a federated user or the account's root;
-//  8. with a build id, CodeBuild and IAM agree that this session is that build;
+//  10. with a build id, CodeBuild and IAM agree that this session is that build;
 //     without one, the role is on the account's list.
 type AWS struct {
 	audience string
@@ -118,8 +128,13 @@ type AWS struct {
 	sts      stsClient
 	now      func() time.Time
 	skew     time.Duration
-	slots    chan struct{}
+	nonces   usedNonces
+	consumed func(context.Context, string) (bool, error)
 	sandbox  bool
+
+	slots     *slots // to ask STS, by account
+	strangers *slots // to ask STS about everybody else
+	reads     *slots // to read builds, by account
 }
 
 // awsAccountKey has the partition in it: equal account ids of two partitions are
@@ -139,9 +154,15 @@ func NewAWS(cfg AWSConfig) (*AWS, error) {
 		sts:      stsClient{http: stsHTTPClient(cfg), timeout: cfg.Timeout, log: cfg.Logger},
 		now:      cfg.Now,
 		skew:     max(cfg.ClockSkew, 0),
-		slots:    make(chan struct{}, cfg.MaxConcurrent),
+		consumed: cfg.Consumed,
 		sandbox:  cfg.Sandbox,
+
+		slots:     newSlots(cfg.MaxConcurrent, accountShare(cfg)),
+		strangers: newSlots(strangerSlots, strangerSlots),
+		reads:     newSlots(cfg.MaxConcurrent, buildReads),
 	}
+	// A clock of the deployment may be ahead by the skew, and another behind.
+	a.nonces.life = challengeTTL + 2*a.skew
 	for i, account := range cfg.Accounts {
 		field := fmt.Sprintf("accounts[%d]", i)
 		if err := account.complete(); err != nil {
@@ -154,6 +175,15 @@ func NewAWS(cfg AWSConfig) (*AWS, error) {
 		a.accounts[key] = account
 	}
 	return a, nil
+}
+
+// accountShare is how many questions may be under way about one account: all, where
+// there is no other that they could keep out.
+func accountShare(cfg AWSConfig) int {
+	if len(cfg.Accounts) > 1 {
+		return cfg.MaxConcurrent / 2
+	}
+	return cfg.MaxConcurrent
 }
 
 // complete sets the defaults and checks everything but the accounts.
@@ -193,11 +223,6 @@ func (c *AWSConfig) complete() error {
 	return nil
 }
 
-var (
-	reAWSAccount  = regexp.MustCompile(`^[0-9]{12}$`)
-	reAWSRoleName = regexp.MustCompile(`^[A-Za-z0-9_+=,.@-]{1,64}$`)
-)
-
 // complete sets the default partition and checks the rest. There are no patterns
 // anywhere in an account: an id or role with a wildcard is not one (CVE-2025-59048).
 func (a *AWSAccount) complete() error {
@@ -205,7 +230,7 @@ func (a *AWSAccount) complete() error {
 		a.Partition = "aws"
 	}
 	a.Regions, a.AllowedRoles = slices.Clone(a.Regions), slices.Clone(a.AllowedRoles)
-	if !reAWSAccount.MatchString(a.ID) {
+	if !reAccountID.MatchString(a.ID) {
 		return fmt.Errorf("id %.40q is not of twelve digits", a.ID)
 	}
 	if len(a.Regions) == 0 {
@@ -217,7 +242,7 @@ func (a *AWSAccount) complete() error {
 		}
 	}
 	for _, role := range a.AllowedRoles {
-		if !reAWSRoleName.MatchString(role) {
+		if !reRoleName.MatchString(role) {
 			return fmt.Errorf("%.100q is not the name of a role: no path, no ARN, no pattern", role)
 		}
 	}
@@ -266,7 +291,11 @@ func (a *AWS) VerifyProof(ctx context.Context, p *stsproof.Proof) (*Verified, er
 	if !a.regionAllowed(partition, p.Region) {
 		return nil, refusal.New(CodeAWSRegionNotAllowed, "no account may use region %s", p.Region).InField("region")
 	}
-	who, err := a.ask(req, partition)
+	if err := a.checkBuildID(p, partition); err != nil {
+		return nil, err
+	}
+	replayKey := "sts\x00" + base64.RawURLEncoding.EncodeToString(p.Nonce)
+	who, err := a.ask(ctx, p, req, partition, replayKey)
 	if err != nil {
 		return nil, err
 	}
@@ -276,7 +305,7 @@ func (a *AWS) VerifyProof(ctx context.Context, p *stsproof.Proof) (*Verified, er
 	}
 	return &Verified{
 		Caller:    caller,
-		ReplayKey: "sts\x00" + base64.RawURLEncoding.EncodeToString(p.Nonce),
+		ReplayKey: replayKey,
 		ExpiresAt: expires,
 	}, nil
 }
@@ -290,14 +319,24 @@ func (a *AWS) regionAllowed(partition, region string) bool {
 	return false
 }
 
-// ask asks STS, unless too many questions are under way: a queue would only let
-// proofs grow old in it.
-func (a *AWS) ask(req *http.Request, partition string) (*roleSession, error) {
-	select {
-	case a.slots <- struct{}{}:
-		defer func() { <-a.slots }()
-	default:
-		return nil, refusal.New(CodeSTSBusy, "%d proofs are being checked, which is the limit", cap(a.slots))
+// ask asks STS, once for each nonce. The nonce is used before p waits for its turn,
+// so that copies of p do not wait for one each, and is given back where STS was not
+// asked after all: then p may come again.
+func (a *AWS) ask(ctx context.Context, p *stsproof.Proof, req *http.Request, partition, replayKey string) (*roleSession, error) {
+	if !a.nonces.use(p.Nonce, a.now()) {
+		return nil, refusal.New(CodeNonceUsed, "AWS was asked about this challenge already; a new one is needed").InField("nonce")
+	}
+	release, ok := a.turn(ctx, p, partition)
+	if !ok {
+		a.nonces.giveBack(p.Nonce)
+		return nil, refusal.New(CodeSTSBusy, "as many proofs are being checked as may be at a time")
+	}
+	defer release()
+	if err := notConsumed(ctx, a.consumed, replayKey); err != nil {
+		if refusal.CodeOf(err) != CodeTokenReplayed {
+			a.nonces.giveBack(p.Nonce)
+		}
+		return nil, err
 	}
 	return a.sts.callerIdentity(req, partition)
 }
@@ -319,7 +358,7 @@ func (a *AWS) caller(ctx context.Context, p *stsproof.Proof, who *roleSession, s
 	}
 	return &Caller{
 		Kind:        KindAWSRole,
-		Issuer:      AWSIssuer(who.partition),
+		Issuer:      awsIssuer(who.partition),
 		DisplayName: fmt.Sprintf("aws role %s of %s", who.role, who.account),
 		AWSRole: &AWSRole{
 			Partition: who.partition, Account: who.account,
@@ -331,9 +370,11 @@ func (a *AWS) caller(ctx context.Context, p *stsproof.Proof, who *roleSession, s
 }
 
 func (a *AWS) buildCaller(ctx context.Context, p *stsproof.Proof, who *roleSession, signed time.Time) (*Caller, error) {
-	if a.builds == nil {
-		return nil, refusal.New(CodeCodeBuildNotConfigured, "this service reads no builds of CodeBuild").InField("build_id")
+	release, ok := a.reads.take(ctx, awsAccountKey{who.partition, who.account}.lane())
+	if !ok {
+		return nil, readsBusy(who.account)
 	}
+	defer release()
 	b, err := a.builds.InJob(ctx, codebuild.Proof{
 		Partition: who.partition, Account: who.account, Region: p.Region,
 		RoleName: who.role, SessionName: who.session, UniqueID: who.uniqueID,
@@ -348,4 +389,9 @@ func (a *AWS) buildCaller(ctx context.Context, p *stsproof.Proof, who *roleSessi
 		return nil, refusal.New(CodeAWSBuildMismatch, "the build is not of account %s and region %s", who.account, p.Region).InField("build_id")
 	}
 	return NewCodeBuildCaller(ModeInJob, b, false, a.sandbox), nil
+}
+
+// readsBusy is what a build is refused for that cannot be read yet.
+func readsBusy(account string) error {
+	return refusal.New(codebuild.CodeUnavailable, "as many builds of account %s are being read as may be at a time", account)
 }

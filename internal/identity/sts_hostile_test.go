@@ -305,46 +305,9 @@ func TestSTSTimeout(t *testing.T) {
 		if wantCode(t, err, CodeSTSUnavailable); t.Failed() {
 			t.Fatal(name)
 		}
-		if len(e.aws.slots) != 0 {
+		if e.aws.slots.busy+e.aws.strangers.busy != 0 {
 			t.Errorf("%s: a slot is still taken", name)
 		}
-	}
-}
-
-// TestSTSBusy: beyond the limit nothing is asked, and nothing waits.
-func TestSTSBusy(t *testing.T) {
-	t.Parallel()
-	const limit = 4
-	e := newEvilSTS(t, func(c *AWSConfig) { c.MaxConcurrent = limit })
-	entered, release := make(chan struct{}, limit), make(chan struct{})
-	e.answer = func(w http.ResponseWriter, r *http.Request) {
-		entered <- struct{}{}
-		<-release
-		answering(goodAnswer)(w, r)
-	}
-	results := make(chan error, limit)
-	for range limit {
-		p := e.proof(t)
-		go func() { _, err := e.aws.VerifyProof(context.Background(), p); results <- err }()
-	}
-	for range limit {
-		<-entered
-	}
-	for range 10 {
-		_, err := e.aws.VerifyProof(t.Context(), e.proof(t))
-		wantCode(t, err, CodeSTSBusy)
-	}
-	close(release)
-	for range limit {
-		if err := <-results; err != nil {
-			t.Error(err)
-		}
-	}
-	if _, err := e.aws.VerifyProof(t.Context(), e.proof(t)); err != nil {
-		t.Errorf("after the rush: %v", err)
-	}
-	if got := e.asked.Load(); got != limit+1 {
-		t.Errorf("STS was asked %d times", got)
 	}
 }
 

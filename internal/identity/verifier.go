@@ -40,6 +40,15 @@ type Config struct {
 	// Builds reads the build that a web identity token names. Required if an
 	// issuer has a BuildTag.
 	Builds BuildReader
+	// Consumed tells whether a replay key was consumed, in the store that Sessions
+	// has. It is asked right before GitHub or CodeBuild is asked about a token; an
+	// error is a refusal. nil: not asked, and what is consumed is refused by
+	// Sessions.Open alone.
+	Consumed func(ctx context.Context, replayKey string) (bool, error)
+	// SandboxAWS marks an AWS that is a stand-in, and so all builds and roles of
+	// issuers of type aws-web-identity. Their addresses do not tell: the stand-in
+	// has those of AWS.
+	SandboxAWS bool
 	// ClockSkew is how far clocks may differ. Default 60 s, at most 5 min;
 	// negative means none.
 	ClockSkew time.Duration
@@ -62,6 +71,7 @@ type Verifier struct {
 	skew     time.Duration
 	lifetime time.Duration
 	now      func() time.Time
+	consumed func(context.Context, string) (bool, error)
 }
 
 // issuer is one configured issuer with its keys.
@@ -71,10 +81,15 @@ type issuer struct {
 	lifetime time.Duration
 	mapping  *mapping    // of a workload
 	builds   BuildReader // of AWS, where a tag names the build
+	reads    *slots      // to read them
 	recheck  *runRecheck // of GitHub, where configured
-	// read makes a Caller of claims whose signature, audience and times are right.
-	read func(context.Context, claims) (*Caller, error)
+	// read makes a Caller of claims whose signature, audience and times are right. It
+	// asks no other service before fresh has returned nil.
+	read func(ctx context.Context, c claims, fresh freshness) (*Caller, error)
 }
+
+// freshness refuses a token that has opened its session.
+type freshness func(context.Context) error
 
 // NewVerifier checks the configuration. It sends nothing: keys are fetched when
 // the first token comes.
@@ -85,6 +100,7 @@ func NewVerifier(cfg Config) (*Verifier, error) {
 		skew:     cfg.ClockSkew,
 		lifetime: cfg.MaxTokenLifetime,
 		now:      cfg.Now,
+		consumed: cfg.Consumed,
 	}
 	if v.now == nil {
 		v.now = time.Now
@@ -110,7 +126,7 @@ func NewVerifier(cfg Config) (*Verifier, error) {
 		client.Transport = cfg.HTTPClient.Transport
 	}
 	for i, ic := range cfg.Issuers {
-		is, err := v.newIssuer(ic, cfg.Builds)
+		is, err := v.newIssuer(ic, cfg)
 		if err != nil {
 			return nil, refusal.New(CodeIdentityConfigInvalid, "%w", err).InField(fmt.Sprintf("issuers[%d]", i))
 		}
@@ -121,7 +137,7 @@ func NewVerifier(cfg Config) (*Verifier, error) {
 			issuer: is.URL, jwksURI: is.JWKSURI, client: client, timeout: fetchTimeout, now: v.now, log: logger,
 		}
 		if is.recheck != nil {
-			is.recheck.client, is.recheck.log = client, logger
+			is.recheck.client, is.recheck.log, is.recheck.now = client, logger, v.now
 		}
 		v.issuers[is.URL] = is
 	}
@@ -129,12 +145,12 @@ func NewVerifier(cfg Config) (*Verifier, error) {
 }
 
 // newIssuer checks one issuer's configuration and says how its claims are read.
-func (v *Verifier) newIssuer(ic IssuerConfig, builds BuildReader) (*issuer, error) {
+func (v *Verifier) newIssuer(ic IssuerConfig, cfg Config) (*issuer, error) {
 	ic = ic.clone()
 	if err := ic.complete(); err != nil {
 		return nil, err
 	}
-	is := &issuer{IssuerConfig: ic, lifetime: v.lifetime, builds: builds}
+	is := &issuer{IssuerConfig: ic, lifetime: v.lifetime, builds: cfg.Builds}
 	if ic.MaxTokenLifetime != 0 {
 		is.lifetime = ic.MaxTokenLifetime
 	}
@@ -149,15 +165,17 @@ func (v *Verifier) newIssuer(ic IssuerConfig, builds BuildReader) (*issuer, erro
 			is.recheck, err = newRunRecheck(ic.Recheck, ic.ServerURL)
 		}
 	case TypeGitLab, TypeBuildkite, TypeWorkload:
-		is.read = func(_ context.Context, c claims) (*Caller, error) { return is.workloadCaller(c) }
+		is.read = func(_ context.Context, c claims, _ freshness) (*Caller, error) { return is.workloadCaller(c) }
 		is.mapping, err = ic.claimMapping().compile()
 	case TypeAWSWebIdentity:
 		is.read = is.webIdentityCaller
-		if ic.BuildTag != "" && builds == nil {
+		is.reads = newSlots(buildReads, buildReads)
+		is.Sandbox = is.Sandbox || cfg.SandboxAWS
+		if ic.BuildTag != "" && cfg.Builds == nil {
 			err = errors.New("build_tag: there is nothing that reads builds")
 		}
 	case TypeHuman:
-		is.read = func(_ context.Context, c claims) (*Caller, error) { return is.humanCaller(c) }
+		is.read = func(_ context.Context, c claims, _ freshness) (*Caller, error) { return is.humanCaller(c) }
 	}
 	return is, err
 }
@@ -221,11 +239,12 @@ func (v *Verifier) VerifyOIDC(ctx context.Context, token string) (*Verified, err
 	if err != nil {
 		return nil, err
 	}
-	caller, err := is.read(ctx, c)
+	caller, err := is.read(ctx, c, func(ctx context.Context) error { return notConsumed(ctx, v.consumed, replay) })
 	if err != nil {
 		return nil, err
 	}
-	caller.Sandbox = is.Sandbox
+	// Or: what whoever read the facts says of them stays said.
+	caller.Sandbox = caller.Sandbox || is.Sandbox
 	return &Verified{Caller: caller, ReplayKey: replay, ExpiresAt: expires.Add(v.skew)}, nil
 }
 

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -63,7 +64,9 @@ type IssuerConfig struct {
 
 	// ServerURL is the server that repository names and run addresses are relative
 	// to, for github-actions, gitlab, buildkite and workload. Default
-	// https://github.com, https://buildkite.com, else URL.
+	// https://buildkite.com, for gitlab and workload URL. GitHub's own issuers have
+	// one each: https://github.com, https://SUBDOMAIN.ghe.com. That of an Enterprise
+	// Server is required, and is of the issuer's host.
 	ServerURL string
 
 	// Allow says who may call: claim → values, one of which the claim must have,
@@ -148,7 +151,7 @@ func (c *IssuerConfig) complete() error {
 			return fmt.Errorf("algorithm %q is not accepted", alg)
 		}
 	}
-	if err := c.completeServerURL(); err != nil {
+	if err := c.completeServerURL(loopback); err != nil {
 		return err
 	}
 	if err := c.checkAllow(); err != nil {
@@ -195,11 +198,13 @@ func (c *IssuerConfig) checkForeignFields() error {
 	return nil
 }
 
-func (c *IssuerConfig) completeServerURL() error {
+func (c *IssuerConfig) completeServerURL(loopback bool) error {
 	switch {
-	case c.ServerURL != "":
 	case c.Type == TypeGitHubActions:
-		c.ServerURL = "https://github.com"
+		if err := c.completeGitHubServer(loopback); err != nil {
+			return fmt.Errorf("server_url: %w", err)
+		}
+	case c.ServerURL != "":
 	case c.Type == TypeBuildkite:
 		c.ServerURL = "https://buildkite.com"
 	case c.Type == TypeGitLab || c.Type == TypeWorkload:
@@ -215,6 +220,42 @@ func (c *IssuerConfig) completeServerURL() error {
 	}
 	return nil
 }
+
+// completeGitHubServer lets an issuer vouch for the repositories of its own server
+// and of no other. Were one server's acme/app told as another's, whoever can make
+// organisations on the first would have provenance of the second.
+func (c *IssuerConfig) completeGitHubServer(loopback bool) error {
+	issuer, err := url.Parse(c.URL)
+	if err != nil {
+		return err
+	}
+	own := ""
+	if issuer.Host == "token.actions.githubusercontent.com" {
+		own = "https://github.com"
+	} else if m := reGHEIssuer.FindStringSubmatch(issuer.Host); m != nil {
+		own = "https://" + m[1] + ".ghe.com"
+	}
+	switch {
+	case loopback: // a stand-in, which may be for any server
+		c.ServerURL = cmp.Or(c.ServerURL, "https://github.com")
+		return nil
+	case own != "":
+		c.ServerURL = cmp.Or(c.ServerURL, own)
+		if c.ServerURL != own {
+			return fmt.Errorf("%q; the issuer is that of %s", c.ServerURL, own)
+		}
+		return nil
+	case c.ServerURL == "":
+		return fmt.Errorf("is missing, and only the issuers of github.com and ghe.com tell theirs; is it https://%s?", issuer.Host)
+	}
+	if server, err := url.Parse(c.ServerURL); err != nil || server.Host != issuer.Host {
+		return fmt.Errorf("%q is not on the issuer's host, %s", c.ServerURL, issuer.Host)
+	}
+	return nil
+}
+
+// reGHEIssuer matches the host of the issuer of an enterprise with data residency.
+var reGHEIssuer = regexp.MustCompile(`^token\.actions\.([a-z0-9-]+)\.ghe\.com$`)
 
 func (c *IssuerConfig) checkGitHub() error {
 	if len(c.AllowedOwnerIDs) == 0 {

@@ -24,7 +24,7 @@ var reRoleARN = regexp.MustCompile(`^arn:(aws|aws-cn|aws-us-gov|aws-eusc|aws-iso
 // webIdentityCaller reads the token of an AWS role. It names the role and not the
 // session, and of itself no build: a role of CodeBuild is shared by all builds of
 // its project, and by whoever else may assume it.
-func (is *issuer) webIdentityCaller(ctx context.Context, c claims) (*Caller, error) {
+func (is *issuer) webIdentityCaller(ctx context.Context, c claims, fresh freshness) (*Caller, error) {
 	role, err := is.readRole(c)
 	if err != nil {
 		return nil, err
@@ -42,7 +42,7 @@ func (is *issuer) webIdentityCaller(ctx context.Context, c claims) (*Caller, err
 			return nil, err
 		}
 		if arn, ok := tags[is.BuildTag]; ok {
-			return is.taggedBuild(ctx, role, arn)
+			return is.taggedBuild(ctx, role, arn, fresh)
 		}
 	}
 	name := roleName(role.RoleARN)
@@ -108,8 +108,16 @@ func (is *issuer) checkAccount(own claims, role *AWSRole) error {
 // taggedBuild reads the build that the pinned tag names, and holds it against
 // the role. A tag that names no build, or another role's, is refused: there is no
 // falling back to the role, since a policy that lets such a tag through is broken.
-func (is *issuer) taggedBuild(ctx context.Context, role *AWSRole, arn string) (*Caller, error) {
+func (is *issuer) taggedBuild(ctx context.Context, role *AWSRole, arn string, fresh freshness) (*Caller, error) {
 	if _, err := codebuild.ParseBuildARN(arn); err != nil {
+		return nil, err
+	}
+	release, ok := is.reads.take(ctx, role.Account)
+	if !ok {
+		return nil, readsBusy(role.Account)
+	}
+	defer release()
+	if err := fresh(ctx); err != nil {
 		return nil, err
 	}
 	b, err := is.builds.Tagged(ctx, codebuild.Tagged{

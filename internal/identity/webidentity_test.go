@@ -209,7 +209,7 @@ func FuzzWebIdentity(f *testing.F) {
 		if err != nil {
 			return
 		}
-		caller, err := is.read(t.Context(), c)
+		caller, err := is.read(t.Context(), c, nil)
 		if err != nil {
 			if refusal.CodeOf(err) == "" {
 				t.Fatalf("an error without a code: %v", err)

@@ -15,9 +15,17 @@ import (
 // In a merge request pipeline from a fork the project_ claims name the fork and
 // not the project in which the job runs. So a fork is another project here, and
 // the configuration's namespace_id or project_id keeps it out.
+//
+// Of the sources that GitLab documents for CI_PIPELINE_SOURCE, those of which it is
+// certain that somebody with rights in the project had a branch or tag of it run are
+// not proposed: push, web, schedule, api, and trigger, which is api with a token of
+// the project's. A parent_pipeline has the branch of the merge request that its
+// parent is for, and no word of the merge request; what began a pipeline of another
+// project is not told at all. These count as proposed, and so do sources that are
+// rare or not known yet.
 func gitLabMapping() ClaimMapping {
 	return ClaimMapping{
-		Platform: "gitlab",
+		Platform: PlatformGitLab,
 		// People's ID tokens of the same issuer have none of these.
 		Required: []string{
 			"project_id", "project_path", "namespace_id", "namespace_path", "pipeline_id", "pipeline_source",
@@ -37,7 +45,7 @@ func gitLabMapping() ClaimMapping {
 		BuildConfigURI:    "https://{ci_config_ref_uri}",
 		BuildConfigDigest: "{ci_config_sha}",
 		InvocationID:      "{server_url}/{project_path}/-/jobs/{job_id}",
-		Proposed:          "{pipeline_source|merge_request_event=true|external_pull_request_event=true|*=false}",
+		Proposed:          "{pipeline_source|push=false|web=false|schedule=false|api=false|trigger=false|*=true}",
 	}
 }
 
@@ -51,7 +59,7 @@ func gitLabMapping() ClaimMapping {
 // has a colon, so that is told, as proposed and without a ref.
 func buildkiteMapping() ClaimMapping {
 	return ClaimMapping{
-		Platform: "buildkite",
+		Platform: PlatformBuildkite,
 		Required: []string{
 			"organization_id", "organization_slug", "pipeline_id", "pipeline_slug", "build_number", "build_branch", "build_commit", "job_id",
 		},
@@ -70,7 +78,7 @@ func buildkiteMapping() ClaimMapping {
 
 // platformsTaken are the names that an issuer of type workload may not have: what
 // is said of them would be believed of the real ones.
-var platformsTaken = [...]string{"github-actions", "codebuild", "gitlab", "buildkite", "aws-role", "x509", "human", "other", "workload"}
+var platformsTaken = [...]string{"github-actions", "codebuild", PlatformGitLab, PlatformBuildkite, "aws-role", PlatformX509, "human", "other", "workload"}
 
 // workloadCaller reads a token by the issuer's mapping. The caller is allowed, or
 // not, before anything of the token becomes a fact.

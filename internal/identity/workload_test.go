@@ -21,6 +21,27 @@ func buildkiteConfig() IssuerConfig {
 	return IssuerConfig{Type: TypeBuildkite, Allow: map[string][]string{"organization_id": {"0184990a-477b-4fa8-9968-496074483a77"}}}
 }
 
+// TestGitLabSources: of all sources that GitLab documents, five rule out that the
+// pipeline is a merge request's; those of its children do not.
+func TestGitLabSources(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, oidctest.GitLabJob())
+	v := e.verifierOf(t, gitLabConfig())
+	for source, want := range map[string]bool{
+		"push": false, "web": false, "schedule": false, "api": false, "trigger": false,
+		"merge_request_event": true, "external_pull_request_event": true, "parent_pipeline": true, "pipeline": true,
+		"chat": true, "external": true, "ondemand_dast_scan": true, "ondemand_dast_validation": true, "security_orchestration_policy": true,
+		"webide": true, "Push": true, "push ": true, "pushed": true,
+	} {
+		got, err := e.verify(t, v, oidctest.Claims{"pipeline_source": source})
+		if err != nil || got.Caller.Workload.Proposed != want || got.Caller.Workload.Event != source {
+			t.Errorf("%q: %+v %v; want proposed %t", source, got, err, want)
+		}
+	}
+	_, err := e.verify(t, v, oidctest.Claims{"pipeline_source": nil})
+	wantCode(t, err, CodeTokenClaimMissing)
+}
+
 func TestGitLab(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, oidctest.GitLabJob())
@@ -53,6 +74,7 @@ func TestGitLab(t *testing.T) {
 		}},
 		"external pull request": {oidctest.Claims{"pipeline_source": "external_pull_request_event"},
 			func(w *Workload) { w.Event, w.Proposed = "external_pull_request_event", true }},
+		"unknown source":            {oidctest.Claims{"pipeline_source": "quantum"}, func(w *Workload) { w.Event, w.Proposed = "quantum", true }},
 		"own runner":                {oidctest.Claims{"runner_environment": "self-hosted"}, func(w *Workload) { w.Runner = "self-hosted" }},
 		"runner of an unknown kind": {oidctest.Claims{"runner_environment": "confidential"}, func(w *Workload) { w.Runner = "self-hosted" }},
 		"no environment, no config": {oidctest.Claims{"environment": nil, "ci_config_ref_uri": json.RawMessage("null"), "ci_config_sha": json.RawMessage("null")},
@@ -270,7 +292,7 @@ func TestGenericWorkload(t *testing.T) {
 func TestIssuerConfigRefuses(t *testing.T) {
 	t.Parallel()
 	base := map[string]IssuerConfig{
-		TypeGitHubActions: {AllowedOwnerIDs: []int64{1}},
+		TypeGitHubActions: {AllowedOwnerIDs: []int64{1}, ServerURL: "https://issuer.example.com"},
 		TypeGitLab:        gitLabConfig(),
 		TypeBuildkite:     buildkiteConfig(),
 		TypeWorkload: {Allow: map[string][]string{"sub": {"x"}}, Claims: &ClaimMapping{
@@ -458,7 +480,7 @@ func FuzzWorkloadClaims(f *testing.F) {
 		if err != nil {
 			return
 		}
-		caller, err := is.read(t.Context(), c)
+		caller, err := is.read(t.Context(), c, nil)
 		if err != nil {
 			if refusal.CodeOf(err) == "" {
 				t.Fatalf("an error without a code: %v", err)

@@ -65,7 +65,8 @@ func (p *predicate) readGitHub(d *definition) error {
 	p.platform = "github-actions"
 	p.ref, p.repository, p.workflowPath = workflow.Ref, workflow.Repository, workflow.Path
 	p.eventName, p.runnerEnvironment = github.EventName, github.RunnerEnvironment
-	p.repositoryID, p.repositoryOwnerID = github.RepositoryID, github.RepositoryOwnerID
+	server := serverOf(p.repository)
+	p.repositoryID, p.repositoryOwnerID = GitHubID(server, github.RepositoryID), GitHubID(server, github.RepositoryOwnerID)
 	p.jobWorkflowRef, p.jobWorkflowSHA = github.JobWorkflowRef, github.JobWorkflowSHA
 	p.environment, p.headRepository = github.Environment, github.HeadRepository
 	if p.runner = github.RunnerEnvironment; p.runner == "github-hosted" {
@@ -114,16 +115,12 @@ func (p *predicate) readCodeBuild(d *definition) error {
 		return err
 	}
 	p.platform = "codebuild"
-	p.account, p.region = internal.CodeBuild.Account, internal.CodeBuild.Region
+	p.account, p.region = awsAccount(external.Project.ARN, internal.CodeBuild.Account), internal.CodeBuild.Region
 	p.initiator, p.serviceRole = internal.CodeBuild.Initiator, internal.CodeBuild.ServiceRole
 	p.projectARN, p.image, p.privileged = external.Project.ARN, external.Environment.Image, external.Environment.PrivilegedMode
 	p.pullRequest = isPullVersion(external.Source.Version)
 	for _, s := range external.SecondarySources {
 		p.pullRequest = p.pullRequest || isPullVersion(s.Version)
-	}
-	// A short name may be a branch, a tag or a commit: only CodeBuild knows.
-	if strings.HasPrefix(external.Source.Version, "refs/") {
-		p.ref, _, _ = strings.Cut(external.Source.Version, "^")
 	}
 	for _, o := range external.Overrides {
 		p.overrides = append(p.overrides, o.Field)
@@ -137,7 +134,22 @@ func (p *predicate) readCodeBuild(d *definition) error {
 	if err := p.readSource(d, isSource); err != nil {
 		return err
 	}
+	p.ref = refOf(external.Source.Version, p.sourceCommit)
 	return p.readAssay(&internal.Assay, 0)
+}
+
+// refOf returns the ref that a source version of CodeBuild names, "" for none. A
+// short name may be a branch, a tag or a commit: only CodeBuild knows. A webhook asks
+// for refs/heads/main^{COMMIT}, and where another commit was built than the one in
+// the suffix, it was not the ref that led to it.
+func refOf(version, commit string) string {
+	if commit != "" {
+		version = strings.TrimSuffix(version, "^{"+commit+"}")
+	}
+	if !strings.HasPrefix(version, "refs/") || strings.Contains(version, "^") { // which no ref has
+		return ""
+	}
+	return version
 }
 
 // isPullVersion reports whether a source version of CodeBuild names a proposed
@@ -200,6 +212,38 @@ func qualified(platform, id string) string {
 	return platform + ":" + id
 }
 
+// gitHubURL is the server whose ids are plain numbers.
+const gitHubURL = "https://github.com"
+
+// GitHubID is a repository's or an owner's id as policies have it: the plain number
+// of github.com, and "ghes.example.com:123" of any other server, which counts from one
+// as well. server is its address, as the configuration of an issuer has it; what has
+// none has no id. The facts of callers must be made with it too, so that a rule may
+// compare the two.
+func GitHubID(server, id string) string {
+	if server == gitHubURL {
+		return id
+	}
+	_, host, found := strings.Cut(server, "://")
+	if !found || host == "" {
+		return ""
+	}
+	return qualified(host, id)
+}
+
+// serverOf is the address of the server that a GitHub repository is on, "" where the
+// text is not the address of one.
+func serverOf(repository string) string {
+	for range 2 { // the owner, and the name
+		i := strings.LastIndexByte(repository, '/')
+		if i < 0 {
+			return ""
+		}
+		repository = repository[:i]
+	}
+	return repository
+}
+
 func (p *predicate) readPrincipal(d *definition) error {
 	var internal struct {
 		Principal struct {
@@ -218,9 +262,18 @@ func (p *predicate) readPrincipal(d *definition) error {
 	p.platform, p.subject = platformOf(who.Platform), who.Subject
 	if who.Kind == "aws-role" {
 		// Elsewhere an account is what the issuer calls so.
-		p.platform, p.account, p.roleARN = "aws-role", who.Account, who.RoleARN
+		p.platform, p.account, p.roleARN = "aws-role", awsAccount(who.RoleARN, who.Account), who.RoleARN
 	}
 	return p.readAssay(&internal.Assay, 0)
+}
+
+// awsAccount names the partition in an account outside of the commercial one: two
+// partitions give the same number to different accounts. arn is of something in it.
+func awsAccount(arn, account string) string {
+	if partition := strings.SplitN(arn, ":", 3); len(partition) == 3 && partition[1] != "aws" {
+		return qualified(partition[1], account)
+	}
+	return account
 }
 
 // isSource recognises the dependency that package provenance calls the source.

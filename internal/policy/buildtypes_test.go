@@ -35,7 +35,7 @@ var (
 		"buildspec":{"location":"buildspec.yml"},
 		"environment":{"type":"LINUX_CONTAINER","image":"registry.example/build@sha256:` + imageHash + `","privilegedMode":true},
 		"environmentVariables":[],"artifacts":[],
-		"overrides":[{"field":"environment.image","project":"a","build":"b"},{"field":"source.buildspec"}]},
+		` + overridden + `},
 		"internalParameters":{"codebuild":{"mode":"in-job","buildArn":"` + buildARN + `","account":"111122223333","region":"eu-west-1",
 			"initiator":"GitHub-Hookshot/1","serviceRole":"arn:aws:iam::111122223333:role/codebuild-app"},
 			"assay":{"slsaBuildLevel":2,"downgrades":["privileged-override"]}},
@@ -55,6 +55,11 @@ var (
 			"roleArn":"arn:aws:iam::111122223333:role/deploy","via":"sts"},"assay":{"slsaBuildLevel":0}}},
 		"runDetails":{"builder":{"id":"` + awsRole + `"}}}`
 )
+
+// asConfigured is codeBuildPredicate of a build that overrides nothing.
+var asConfigured = strings.Replace(codeBuildPredicate, overridden, `"overrides":[]`, 1)
+
+const overridden = `"overrides":[{"field":"environment.image","project":"a","build":"b"},{"field":"source.buildspec"}]`
 
 // edited returns base after replacing each odd text with the even one behind it.
 func edited(tb testing.TB, base string, pairs ...string) string {
@@ -130,12 +135,24 @@ func TestOneFact(t *testing.T) {
 		{"codebuild commit", codeBuildPredicate, version(commit), "ref", ""},
 		{"codebuild short name", codeBuildPredicate, version("main"), "ref", ""},
 		{"codebuild tag", codeBuildPredicate, version("refs/tags/v1"), "ref", "refs/tags/v1"},
+		{"codebuild branch at its commit", codeBuildPredicate, nil, "ref", "refs/heads/main"},
+		{"codebuild branch", codeBuildPredicate, version("refs/heads/main"), "ref", "refs/heads/main"},
+		{"codebuild branch at another commit", codeBuildPredicate, version("refs/heads/main^{" + strings.Repeat("d", 40) + "}"), "ref", ""},
+		{"codebuild branch at part of its commit", codeBuildPredicate, version("refs/heads/main^{" + commit[:12] + "}"), "ref", ""},
+		{"codebuild branch at its commit, and more", codeBuildPredicate, version("refs/heads/main^{" + commit + "}^{x}"), "ref", ""},
+		{"codebuild branch's parent", codeBuildPredicate, version("refs/heads/main^"), "ref", ""},
+		{"codebuild branch at no commit", codeBuildPredicate, append(version("refs/heads/main^{}"), `,"digest":{"gitCommit":"`+commit+`"}`, ""), "ref", ""},
+		{"codebuild branch at an unresolved commit", codeBuildPredicate, []string{`,"digest":{"gitCommit":"` + commit + `"}`, ""}, "ref", ""},
 		{"codebuild default branch", codeBuildPredicate, []string{`,"version":"refs/heads/main^{` + commit + `}"`, ""}, "pullRequest", "false"},
 		{"codebuild image by tag", codeBuildPredicate, []string{`"registry.example/build@sha256:` + imageHash + `"`, `"aws/codebuild/standard:7.0"`}, "imageDigest", ""},
 		{"codebuild without privileges", codeBuildPredicate, []string{`"privilegedMode":true`, `"privilegedMode":false`}, "privileged", "false"},
 		{"codebuild silent on privileges", codeBuildPredicate, []string{`,"privilegedMode":true`, ""}, "privileged", ""},
 		{"codebuild from S3", codeBuildPredicate, []string{`git+https://github.com/acme/app@refs/heads/main`, `s3://bucket/key`}, "repository", ""},
 		{"codebuild dependency of another name", codeBuildPredicate, []string{`"name":"source"`, `"name":"source/two"`}, "sourceCommit", ""},
+		{"codebuild account", codeBuildPredicate, nil, "account", "111122223333"},
+		{"codebuild account in China", codeBuildPredicate, []string{`"arn":"arn:aws:`, `"arn":"arn:aws-cn:`}, "account", "aws-cn:111122223333"},
+		{"role's account for the government", principalPredicate, []string{`arn:aws:iam`, `arn:aws-us-gov:iam`}, "account", "aws-us-gov:111122223333"},
+		{"role's account", principalPredicate, nil, "account", "111122223333"},
 		{"job proposed", jobPredicate, []string{`"event":"push"`, `"event":"merge_request_event","proposed":true`}, "pullRequest", "true"},
 		{"job of a merge ref", jobPredicate, []string{`"ref":"refs/heads/main"`, `"ref":"refs/merge-requests/3/head"`}, "pullRequest", "true"},
 		{"job of a made-up platform", jobPredicate, []string{`"platform":"gitlab"`, `"platform":"github-actions"`}, "platform", "workload"},
@@ -147,6 +164,18 @@ func TestOneFact(t *testing.T) {
 		{"certificate's subject", principalPredicate, []string{`"kind":"aws-role"`, `"kind":"workload","platform":"x509","subject":"spiffe://acme/ci"`}, "subject", "spiffe://acme/ci"},
 		{"service of a made-up platform", principalPredicate, []string{`"kind":"aws-role"`, `"kind":"workload","platform":"aws-role"`}, "platform", "workload"},
 		{"github environment", build{}.predicate(t), []string{`"event_name"`, `"environment":"production","event_name"`}, "environment", "production"},
+		{"github.com's repository", build{}.predicate(t), nil, "repositoryId", "1001"},
+		{"github.com's owner", build{}.predicate(t), nil, "repositoryOwnerId", "77"},
+		{"repository of another GitHub", build{Repository: "https://ghes.example.com/acme/app"}.predicate(t), nil, "repositoryId", "ghes.example.com:1001"},
+		{"owner of another GitHub", build{Repository: "https://ghes.example.com/acme/app"}.predicate(t), nil, "repositoryOwnerId", "ghes.example.com:77"},
+		{"owner with data residency", build{Repository: "https://acme.ghe.com/acme/app"}.predicate(t), nil, "repositoryOwnerId", "acme.ghe.com:77"},
+		{"a port", build{Repository: "https://github.com:8443/acme/app"}.predicate(t), nil, "repositoryId", "github.com:8443:1001"},
+		{"a server below a path", build{Repository: "https://example.com/git/acme/app"}.predicate(t), nil, "repositoryId", "example.com/git:1001"},
+		{"a server that looks like GitHub", build{Repository: "https://github.com.evil.example/acme/app"}.predicate(t), nil, "repositoryId", "github.com.evil.example:1001"},
+		{"github.com without TLS", build{Repository: "http://github.com/acme/app"}.predicate(t), nil, "repositoryId", "github.com:1001"},
+		{"no server", build{Repository: "acme/app"}.predicate(t), nil, "repositoryId", ""},
+		{"no repository", build{Repository: "-"}.predicate(t), nil, "repositoryId", ""},
+		{"no id on another GitHub", build{Repository: "https://ghes.example.com/acme/app", RepositoryID: "-"}.predicate(t), nil, "repositoryId", ""},
 		{"github fork", build{}.predicate(t), []string{`"event_name"`, `"head_repository":"fork","event_name"`}, "headRepository", "fork"},
 		{"github merge queue", build{}.predicate(t), []string{`"ref":"refs/heads/main"`, `"ref":"refs/pull/9/merge"`}, "pullRequest", "true"},
 		{"github target", build{}.predicate(t), []string{`"event_name":"push"`, `"event_name":"pull_request_target"`}, "pullRequest", "true"},
@@ -231,16 +260,17 @@ func TestDefaultPolicyOnPlatforms(t *testing.T) {
 		code                    refusal.Code
 		unmet                   string
 	}{
-		{"a branch in CodeBuild", "prod", codeBuildPredicate, nil, CodeAllowed, ""},
-		{"a commit in CodeBuild", "prod", codeBuildPredicate, version(commit), CodeAllowed, ""},
-		{"after the build", "prod", codeBuildPredicate, []string{inJob, postBuild, `"slsaBuildLevel":2`, `"slsaBuildLevel":3`}, CodeAllowed, ""},
-		{"a debug session", "prod", codeBuildPredicate, lower, CodeDeniedByRule, "prod-slsa-level"},
-		{"a debug session", "staging", codeBuildPredicate, lower, CodeAllowed, ""},
-		{"a pull request in CodeBuild", "prod", codeBuildPredicate, version("pr/7"), CodeDeniedByRule, "prod-trigger"},
-		{"a pull request in CodeBuild", "staging", codeBuildPredicate, version("pr/7"), CodeAllowed, ""},
-		{"a pull ref in CodeBuild", "prod", codeBuildPredicate, version("refs/pull/7/head"), CodeDeniedByRule, "prod-trigger prod-source-ref"},
-		{"no commit in CodeBuild", "prod", codeBuildPredicate, append(version("main"), `,"digest":{"gitCommit":"`+commit+`"}`, ""), CodeDeniedByRule, "prod-source-ref"},
-		{"another ref in CodeBuild", "prod", codeBuildPredicate, version("refs/notes/x"), CodeDeniedByRule, "prod-source-ref"},
+		{"a branch in CodeBuild", "prod", asConfigured, nil, CodeAllowed, ""},
+		{"a commit in CodeBuild", "prod", asConfigured, version(commit), CodeAllowed, ""},
+		{"after the build", "prod", asConfigured, []string{inJob, postBuild, `"slsaBuildLevel":2`, `"slsaBuildLevel":3`}, CodeAllowed, ""},
+		{"a debug session", "prod", asConfigured, lower, CodeDeniedByRule, "prod-slsa-level"},
+		{"a debug session", "staging", asConfigured, lower, CodeAllowed, ""},
+		{"a pull request in CodeBuild", "prod", asConfigured, version("pr/7"), CodeDeniedByRule, "prod-trigger"},
+		{"a pull request in CodeBuild", "staging", asConfigured, version("pr/7"), CodeAllowed, ""},
+		{"a pull ref in CodeBuild", "prod", asConfigured, version("refs/pull/7/head"), CodeDeniedByRule, "prod-trigger prod-source-ref"},
+		{"no commit in CodeBuild", "prod", asConfigured, append(version("main"), `,"digest":{"gitCommit":"`+commit+`"}`, ""), CodeDeniedByRule, "prod-source-ref"},
+		{"another commit than the branch's in CodeBuild", "prod", asConfigured, version("refs/heads/main^{" + strings.Repeat("d", 40) + "}"), CodeAllowed, ""},
+		{"another ref in CodeBuild", "prod", asConfigured, version("refs/notes/x"), CodeDeniedByRule, "prod-source-ref"},
 		{"a branch in GitLab", "prod", jobPredicate, nil, CodeAllowed, ""},
 		{"an event of GitLab's", "prod", jobPredicate, []string{`"event":"push"`, `"event":"web"`}, CodeAllowed, ""},
 		{"a merge request in GitLab", "prod", jobPredicate, []string{`"event":"push"`, `"event":"merge_request_event","proposed":true`}, CodeDeniedByRule, "prod-trigger"},
@@ -283,9 +313,17 @@ func TestStatementsOnlyTake(t *testing.T) {
 }
 
 // FuzzPredicate reads parameters of every build type as somebody else may write them.
+// Its seeds are short, for the reason that FuzzCompileAccess gives.
 func FuzzPredicate(f *testing.F) {
-	for _, s := range []string{codeBuildPredicate, jobPredicate, principalPredicate, build{}.predicate(f), `{}`, `{"buildDefinition":{"buildType":"` + buildTypeCodeBuild + `","externalParameters":null}}`} {
-		f.Add([]byte(s))
+	f.Add([]byte(`{}`))
+	for buildType, parameters := range map[string]string{
+		buildTypeGitHubActions: `"externalParameters":{"workflow":{"ref":"refs/heads/x","repository":"https://h/a/b"}},"internalParameters":{"github":{"event_name":"push","repository_id":"1"}}`,
+		buildTypeCodeBuild:     `"externalParameters":{"source":{"version":"refs/heads/x^{c}"},"overrides":[{"field":"x"}]},"resolvedDependencies":[{"name":"source","digest":{"gitCommit":"c"}}]`,
+		buildTypeCIJob:         `"internalParameters":{"ci":{"platform":"gitlab","repositoryId":"1"},"assay":{"slsaBuildLevel":2,"downgrades":["x"]}}`,
+		buildTypePrincipal:     `"internalParameters":{"principal":{"kind":"aws-role","account":"1"},"assay":{"slsaBuildLevel":0}}`,
+		"x":                    `"internalParameters":{"assay":{"sandbox":true}}`,
+	} {
+		f.Add([]byte(`{"buildDefinition":{"buildType":"` + buildType + `",` + parameters + `}}`))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		var p predicate
@@ -300,6 +338,9 @@ func FuzzPredicate(f *testing.F) {
 		}
 		if p.platform == "github-actions" && p.buildType != buildTypeGitHubActions || p.platform == "codebuild" && p.buildType != buildTypeCodeBuild {
 			t.Fatalf("build type %q passes for %s", p.buildType, p.platform)
+		}
+		if p.platform == "codebuild" && p.ref != "" && (!strings.HasPrefix(p.ref, "refs/") || strings.Contains(p.ref, "^")) {
+			t.Fatalf("%q passes for a ref", p.ref)
 		}
 	})
 }

@@ -94,7 +94,9 @@ func (s *Set) decide(q *Question, items []item) Decision {
 		if len(items) > 0 {
 			code = CodeNoMatchingAttestation
 		}
-		return s.conclude(q, in.request(sha256, nil, s.wanted), code)
+		r := in.request(sha256, nil, s.wanted)
+		_, why := cedar.Authorize(s.rules, r, r.cedar())
+		return s.conclude(q, r, why, code)
 	}
 	slices.SortFunc(in.alternatives, better)
 	// Every alternative is evaluated even after one is allowed: an error anywhere
@@ -106,7 +108,7 @@ func (s *Set) decide(q *Question, items []item) Decision {
 		r := in.request(sha256, p, s.wanted)
 		d, diagnostic := cedar.Authorize(s.rules, r, r.cedar())
 		if len(diagnostic.Errors) > 0 {
-			return s.conclude(q, r, CodePolicyError)
+			return s.conclude(q, r, diagnostic, CodePolicyError)
 		}
 		if best == nil || closer(d, diagnostic, decision, outcome) {
 			best, decision, outcome = r, d, diagnostic
@@ -116,9 +118,9 @@ func (s *Set) decide(q *Question, items []item) Decision {
 	case decision == types.Allow:
 		return s.allow(q, best, outcome)
 	case len(outcome.Reasons) > 0:
-		return s.conclude(q, best, CodeDeniedByRule)
+		return s.conclude(q, best, outcome, CodeDeniedByRule)
 	}
-	return s.conclude(q, best, CodeRequirementUnmet)
+	return s.conclude(q, best, outcome, CodeRequirementUnmet)
 }
 
 // closer reports whether one outcome comes closer to being allowed than another.

@@ -28,7 +28,7 @@ func TestDefaultPolicy(t *testing.T) {
 
 		{"staging takes a hosted build", "staging", []build{{}}, CodeAllowed, ""},
 		{"staging takes a self-hosted build", "staging", []build{{Builder: selfHost}}, CodeAllowed, ""},
-		{"staging wants level 1", "staging", []build{{Builder: instance + "/builders/aws-role"}}, CodeDeniedByRule, "staging-slsa-level"},
+		{"staging wants level 1", "staging", []build{{Builder: awsRole}}, CodeDeniedByRule, "staging-slsa-level"},
 		{"staging takes no sandbox", "staging", []build{{Sandbox: true}}, CodeDeniedByRule, "staging-no-sandbox"},
 		{"staging wants a known builder", "staging", []build{{Builder: stranger}}, CodeDeniedByRule, "staging-known-builder staging-slsa-level"},
 		{"staging wants evidence", "staging", nil, CodeNoAttestation, "staging-known-builder staging-slsa-level staging-no-sandbox"},
@@ -52,12 +52,14 @@ func TestDefaultPolicy(t *testing.T) {
 		{"prod takes no pull ref", "prod", []build{{Ref: "refs/pull/7/merge"}}, CodeDeniedByRule, "prod-trigger prod-source-ref"},
 		{"prod takes no other ref", "prod", []build{{Ref: "x/refs/heads/main"}}, CodeDeniedByRule, "prod-source-ref"},
 		{"prod wants a ref", "prod", []build{{Ref: "-"}}, CodeDeniedByRule, "prod-source-ref"},
+		{"prod takes no overrides", "prod", []build{{Predicate: codeBuildPredicate}}, CodeDeniedByRule, "prod-no-overrides"},
+		{"staging takes overrides", "staging", []build{{Predicate: codeBuildPredicate}}, CodeAllowed, ""},
 		{"prod takes no claimed digest", "prod", []build{{Annotations: map[string]string{"assay.build/digestOrigin": "claimed"}}}, CodeDeniedByRule, "prod-subject-hashed"},
 		{"staging takes a claimed digest", "staging", []build{{Annotations: map[string]string{"assay.build/digestOrigin": "claimed"}}}, CodeAllowed, ""},
 		{"prod wants a known builder", "prod", []build{{Builder: stranger}}, CodeDeniedByRule, "prod-known-builder prod-slsa-level prod-subject-hashed"},
 		{"prod wants our own signature", "prod", []build{{Foreign: true}}, CodeDeniedByRule, "prod-known-builder prod-slsa-level prod-subject-hashed"},
-		{"prod wants evidence", "prod", nil, CodeNoAttestation, "prod-known-builder prod-slsa-level prod-no-sandbox prod-trigger prod-source-ref prod-subject-hashed"},
-		{"a summary is not provenance", "prod", []build{{PredicateType: attest.PredicateVSA}}, CodeNoMatchingAttestation, "prod-known-builder prod-slsa-level prod-no-sandbox prod-trigger prod-source-ref prod-subject-hashed"},
+		{"prod wants evidence", "prod", nil, CodeNoAttestation, "prod-known-builder prod-slsa-level prod-no-sandbox prod-trigger prod-source-ref prod-no-overrides prod-subject-hashed"},
+		{"a summary is not provenance", "prod", []build{{PredicateType: attest.PredicateVSA}}, CodeNoMatchingAttestation, "prod-known-builder prod-slsa-level prod-no-sandbox prod-trigger prod-source-ref prod-no-overrides prod-subject-hashed"},
 		{"provenance v0.2 is not provenance v1", "dev", []build{{PredicateType: "https://slsa.dev/provenance/v0.2"}}, CodeNoMatchingAttestation, "dev-known-builder"},
 		{"a bill of materials is not provenance", "dev", []build{{PredicateType: attest.PredicateCycloneDX}}, CodeNoMatchingAttestation, "dev-known-builder"},
 
@@ -69,8 +71,7 @@ func TestDefaultPolicy(t *testing.T) {
 	only := map[string]bool{}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			q := ask(tt.environment)
-			q.BuilderLevels[instance+"/builders/aws-role"] = 0
+			q := askAll(tt.environment)
 			d := judge(t, set, q, tt.evidence...)
 			if d.Code != tt.code || d.unmet() != tt.unmet {
 				t.Fatalf("got %s, unmet %q; want %s, %q\n%s", d.Code, d.unmet(), tt.code, tt.unmet, d.Message)

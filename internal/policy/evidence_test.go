@@ -224,7 +224,7 @@ func TestEveryPlatform(t *testing.T) {
 		"aws-role":                        {"aws-role", 0, "true", "prod-slsa-level prod-trigger prod-source-ref"},
 		"buildkite":                       {"buildkite", 1, "true", "prod-slsa-level prod-trigger"},
 		"codebuild-batch":                 {"codebuild", 3, "false", ""},
-		"codebuild-every-override":        {"codebuild", 1, "true", "prod-slsa-level prod-trigger"},
+		"codebuild-every-override":        {"codebuild", 1, "true", "prod-slsa-level prod-trigger prod-no-overrides"},
 		"codebuild-in-job":                {"codebuild", 2, "false", ""},
 		"codebuild-post-build":            {"codebuild", 3, "false", ""},
 		"codebuild-sandbox":               {"codebuild", 0, "false", "prod-slsa-level prod-no-sandbox"},

@@ -20,19 +20,26 @@ const (
 )
 
 // conclude makes a denial with its explanation: each rule that can fire in the
-// environment is evaluated on its own, and of each that stands in the way, each
-// conjunct.
-func (s *Set) conclude(q *Question, r *request, code refusal.Code) Decision {
+// environment, and of each that stands in the way, each conjunct that does not hold.
+// why is what came of evaluating all rules.
+func (s *Set) conclude(q *Question, r *request, why cedar.Diagnostic, code refusal.Code) Decision {
 	d := Decision{Code: code, PolicyVersion: s.version}
 	d.use(q, r)
-	env := r.env()
 	permitted := false
 	speaking := s.rulesFor(q.Environment)
+	failed := errorsOf(why)
 	for i, rule := range s.rules {
-		result := rule.explain(r, env)
+		message, inError := failed[rule.id]
 		// A rule about another environment is left out, unless it is in error: that denies too.
-		if result.Error == "" && !slices.Contains(speaking, i) {
+		if !inError && !slices.Contains(speaking, i) {
 			continue
+		}
+		result := rule.result(!inError && rule.satisfied(r, why))
+		if inError {
+			result.Error = clip(message, maxFoundBytes)
+		}
+		if !result.Satisfied {
+			result.Expected, result.Found = rule.unmet(r)
 		}
 		permitted = permitted || result.Effect == Permit && result.Satisfied
 		d.Rules = append(d.Rules, result)
@@ -41,37 +48,53 @@ func (s *Set) conclude(q *Question, r *request, code refusal.Code) Decision {
 	return d
 }
 
+// errorsOf returns the messages of the rules that could not be evaluated, by id.
+func errorsOf(why cedar.Diagnostic) map[string]string {
+	var out map[string]string
+	for _, e := range why.Errors {
+		if out == nil {
+			out = make(map[string]string, len(why.Errors))
+		}
+		out[string(e.PolicyID)] = e.Message
+	}
+	return out
+}
+
+// satisfied reports whether a rule without error is no obstacle to r. Of the rules
+// that apply Cedar names the forbids, and the permits only where no forbid applies.
+func (r *rule) satisfied(req *request, why cedar.Diagnostic) bool {
+	applies := slices.ContainsFunc(why.Reasons, func(reason types.DiagnosticReason) bool { return string(reason.PolicyID) == r.id })
+	if r.effect == Forbid {
+		return !applies
+	}
+	if applies || len(why.Reasons) == 0 {
+		return applies
+	}
+	decision, _ := cedar.Authorize(ruleList{r}, req, req.cedar())
+	return decision == types.Allow
+}
+
 func (r *request) env() eval.Env {
 	c := r.cedar()
 	return eval.Env{Entities: r, Principal: c.Principal, Action: c.Action, Resource: c.Resource, Context: c.Context}
 }
 
-// explain evaluates one rule on its own.
-func (r *rule) explain(req *request, env eval.Env) RuleResult {
-	_, why := cedar.Authorize(ruleList{r}, req, req.cedar())
-	applies := len(why.Reasons) > 0
-	out := r.result(applies == (r.effect == Permit))
-	switch {
-	case len(why.Errors) > 0:
-		out.Satisfied = false
-		out.Error = clip(why.Errors[0].Message, maxFoundBytes)
-	case out.Satisfied:
-		return out
-	}
-	out.Expected, out.Found = r.unmet(env)
-	return out
-}
-
 // unmet lists the requirements that do not hold, and the values they looked at.
 // A requirement that cannot be evaluated because an earlier one, its guard, does
 // not hold would repeat it and is left out.
-func (r *rule) unmet(env eval.Env) (expected, found string) {
+func (r *rule) unmet(req *request) (expected, found string) {
 	if len(r.requirements) == 0 {
 		return "nothing can satisfy this rule", ""
 	}
+	env := req.env()
 	var failed []requirement
 	var read []ast.IsNode
 	for _, q := range r.requirements {
+		if len(failed) > 0 && q.first != nil {
+			if _, found := req.at(q.first); !found {
+				continue // as below, without the error
+			}
+		}
 		value, err := eval.Eval(q.node, env)
 		if holds, ok := value.(types.Boolean); err == nil && ok && bool(holds) {
 			continue
@@ -87,7 +110,7 @@ func (r *rule) unmet(env eval.Env) (expected, found string) {
 	values := make([]string, 0, len(read))
 	for i, n := range read {
 		if !looksInside(read, i) {
-			values = append(values, describe(n, env))
+			values = append(values, req.describe(n))
 		}
 	}
 	return allOf(failed), clip(strings.Join(values, ", "), maxFoundBytes)
@@ -125,21 +148,49 @@ func allOf(list []requirement) string {
 
 // describe says what an attribute is: its value, or that it, or what it would be
 // part of, does not exist.
-func describe(n ast.IsNode, env eval.Env) string {
+func (r *request) describe(n ast.IsNode) string {
 	p, _ := pathOf(n)
-	value, err := eval.Eval(n, env)
-	if err == nil {
-		if _, ok := value.(types.Record); ok {
-			return p.String() + " is present"
-		}
+	value, found := r.at(n)
+	switch _, record := value.(types.Record); {
+	case found && record:
+		return p.String() + " is present"
+	case found:
 		return p.String() + " = " + clip(string(value.MarshalCedar()), maxValueBytes)
 	}
 	if access, ok := n.(ast.NodeTypeAccess); ok {
-		if _, err := eval.Eval(access.Arg, env); err != nil {
-			return describe(access.Arg, env)
+		if _, found := r.at(access.Arg); !found {
+			return r.describe(access.Arg)
 		}
 	}
 	return p.String() + " is absent"
+}
+
+// at returns the value of a variable or an attribute. Cedar's evaluator would do, but
+// it writes an error for each that does not exist, at many times the cost.
+func (r *request) at(n ast.IsNode) (types.Value, bool) {
+	switch v := n.(type) {
+	case ast.NodeTypeVariable:
+		switch v.Name {
+		case "principal":
+			return r.principal.UID, true
+		case "action":
+			return deploy(), true
+		case "resource":
+			return r.artifact.UID, true
+		case "context":
+			return r.context, true
+		}
+	case ast.NodeTypeAccess:
+		of, _ := r.at(v.Arg)
+		switch of := of.(type) {
+		case types.EntityUID:
+			entity, _ := r.Get(of)
+			return entity.Attributes.Get(v.Value)
+		case types.Record:
+			return of.Get(v.Value)
+		}
+	}
+	return nil, false
 }
 
 // summary is the reason in words: the first rule that stands in the way, what

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cedar-policy/cedar-go/x/exp/eval"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -323,5 +324,46 @@ func TestFingerprint(t *testing.T) {
 			t.Errorf("%s has the fingerprint of %s", name, other)
 		}
 		seen[p.Fingerprint()] = name
+	}
+}
+
+// TestExplanationReads: what an explanation looks up instead of evaluating it is what
+// Cedar would have found.
+func TestExplanationReads(t *testing.T) {
+	without := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		set, q := drawSet(rt), ask(drawEnvironment(rt))
+		b := drawBuild(rt, hosted, selfHost, dev, stranger).item(t)
+		in, err := set.memory.gather(&q, []item{b}, nil)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		var p *provenance
+		if len(in.alternatives) > 0 && rapid.Bool().Draw(rt, "attested") {
+			p = in.alternatives[0]
+		}
+		r := in.request(digestA, p, nil)
+		for _, rule := range set.rules {
+			for _, req := range rule.requirements {
+				for _, n := range req.read {
+					want, err := eval.Eval(n, r.env())
+					if got, found := r.at(n); found != (err == nil) || found && !got.Equal(want) {
+						rt.Fatalf("%s: got %v, %t; Cedar has %v, %v", render(n), got, found, want, err)
+					}
+				}
+				if req.first == nil {
+					continue
+				}
+				if _, found := r.at(req.first); !found {
+					without++
+					if value, err := eval.Eval(req.node, r.env()); err == nil {
+						rt.Fatalf("%s is %v without %s", req.text, value, render(req.first))
+					}
+				}
+			}
+		}
+	})
+	if without == 0 {
+		t.Error("no requirement lacked what it reads first; the test shows little")
 	}
 }

@@ -16,6 +16,9 @@ type requirement struct {
 	node ast.IsNode
 	text string       // node in Cedar
 	read []ast.IsNode // the attributes node looks at, each once
+	// first is the attribute that evaluating node comes to before anything else, nil
+	// where it starts with something else. If it does not exist, node has no value.
+	first ast.IsNode
 }
 
 // requirementsOf turns a rule into what it asks for. For a permit that is its
@@ -40,9 +43,25 @@ func requirementsOf(p *ast.Policy) []requirement {
 	}
 	out := make([]requirement, len(condition))
 	for i, c := range condition {
-		out[i] = requirement{node: c, text: render(c), read: reads(nil, c)}
+		out[i] = requirement{node: c, text: render(c), read: reads(nil, c), first: firstRead(c)}
 	}
 	return out
+}
+
+// firstRead descends to what every operator evaluates first: its first operand.
+func firstRead(n ast.IsNode) ast.IsNode {
+	for {
+		if _, access := n.(ast.NodeTypeAccess); access {
+			if _, ok := pathOf(n); ok {
+				return n
+			}
+		}
+		below := children(n)
+		if len(below) == 0 {
+			return nil
+		}
+		n = below[0]
+	}
 }
 
 // normal pushes negations inwards, so that what a rule asks for reads straight:

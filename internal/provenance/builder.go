@@ -43,13 +43,6 @@ const (
 	pathDev                 = "/builders/dev"
 )
 
-// Platforms of identity.Workload that have builders of their own.
-const (
-	platformGitLab    = "gitlab"
-	platformBuildkite = "buildkite"
-	platformX509      = "x509"
-)
-
 // Why a level is lower than the builder's best. The words are frozen: policies
 // name them.
 const (
@@ -63,6 +56,8 @@ const (
 	DowngradeFileSystems = "file-systems"
 	// DowngradeCache: a cache outlives the build and is shared.
 	DowngradeCache = "cache"
+	// DowngradeDockerServer: a Docker daemon outlives the build and is shared.
+	DowngradeDockerServer = "docker-server"
 	// DowngradeReservedCapacity: the machine outlives the build.
 	DowngradeReservedCapacity = "reserved-capacity"
 	// DowngradePrivilegedOverride: who started the build made it privileged.
@@ -86,7 +81,7 @@ func levelCap(downgrade string) int {
 		DowngradeProjectChanged, DowngradeVariablesRedacted:
 		return 2
 	case DowngradeDebugSession, DowngradeInsecureSSL, DowngradeServiceRoleOverride,
-		DowngradeFileSystems, DowngradeCache:
+		DowngradeFileSystems, DowngradeCache, DowngradeDockerServer:
 		return 1
 	}
 	return 0
@@ -160,18 +155,18 @@ func codeBuildPath(b *identity.CodeBuild) (string, error) {
 
 func workloadPath(c *identity.Caller) (string, error) {
 	switch c.Workload.Platform {
-	case platformGitLab, platformBuildkite:
+	case identity.PlatformGitLab, identity.PlatformBuildkite:
 		// Every token of theirs is a job's.
 		if !c.IsBuild() {
 			return "", refusal.New(CodeFactMissing, "the caller's credential names no run")
 		}
-	case platformX509:
+	case identity.PlatformX509:
 		return pathX509, nil
 	}
 	switch c.Workload.Platform {
-	case platformGitLab:
+	case identity.PlatformGitLab:
 		return runnerPath(c.Workload, pathGitLabHosted, pathGitLabSelfHosted)
-	case platformBuildkite:
+	case identity.PlatformBuildkite:
 		return runnerPath(c.Workload, pathBuildkiteHosted, pathBuildkiteSelfHosted)
 	}
 	if !c.IsBuild() {
@@ -219,6 +214,9 @@ func codeBuildDowngrades(c *identity.CodeBuild) []string {
 		{DowngradeServiceRoleOverride, overridden(b, "serviceRole")},
 		{DowngradeFileSystems, len(b.FileSystems) > 0},
 		{DowngradeCache, cached(b)},
+		// Nothing that starts a build can change it: where build and project differ,
+		// one of the two records does not say which the build used.
+		{DowngradeDockerServer, b.Environment.DockerServer != nil || overridden(b, "environment.dockerServer")},
 		{DowngradeReservedCapacity, b.Fleet != ""},
 		{DowngradePrivilegedOverride, b.Environment.PrivilegedMode && overridden(b, "environment.privilegedMode")},
 		{DowngradeDigestUnconfirmed, c.Mode == identity.ModePostBuild && !c.Confirmed},
@@ -237,7 +235,7 @@ func codeBuildDowngrades(c *identity.CodeBuild) []string {
 // the pipeline, which defines the build and its repository.
 func sourceUnknown(c *identity.Caller) bool {
 	w := c.Workload
-	return isJob(c) && w.Platform != platformBuildkite && w.Repository == "" && w.BuildConfigURI == ""
+	return isJob(c) && w.Platform != identity.PlatformBuildkite && w.Repository == "" && w.BuildConfigURI == ""
 }
 
 func insecureSource(b *codebuild.Build) bool {
@@ -252,8 +250,9 @@ func overridden(b *codebuild.Build, field string) bool {
 
 func cached(b *codebuild.Build) bool { return b.CacheType != "" && b.CacheType != "NO_CACHE" }
 
-// redacted reports a variable that is not told in full. One of the parameter or
-// secret store usually is: its name there is what the tenant chose.
+// redacted reports a variable that is not told in full. One that comes from the
+// parameter or secret store is usually told: the tenant chose its name there, and
+// no more.
 func redacted(b *codebuild.Build) bool {
 	return slices.ContainsFunc(b.Environment.Variables, func(v codebuild.Variable) bool { return v.Redacted })
 }

@@ -53,11 +53,11 @@ func TestBuilders(t *testing.T) {
 		}
 		// The table of the specification, written out.
 		want := 0
-		if met[RequirementExists] {
+		if met[requirementExists] {
 			want = 1
-			if met[RequirementAuthentic] && met[RequirementHosted] {
+			if met[requirementAuthentic] && met[requirementHosted] {
 				want = 2
-				if met[RequirementUnforgeable] && met[RequirementIsolated] {
+				if met[requirementUnforgeable] && met[requirementIsolated] {
 					want = 3
 				}
 			}
@@ -131,6 +131,7 @@ func faults() map[string]struct {
 		DowngradeServiceRoleOverride: {1, override("serviceRole")},
 		DowngradeFileSystems:         {1, func(c *identity.CodeBuild) { c.Build.FileSystems = []string{"fs-1"} }},
 		DowngradeCache:               {1, func(c *identity.CodeBuild) { c.Build.CacheType = "S3" }},
+		DowngradeDockerServer:        {1, func(c *identity.CodeBuild) { c.Build.Environment.DockerServer = &codebuild.DockerServer{} }},
 		DowngradeReservedCapacity:    {2, func(c *identity.CodeBuild) { c.Build.Fleet = "arn:aws:codebuild:eu-west-1:111122223333:fleet/f:1" }},
 		DowngradePrivilegedOverride: {2, func(c *identity.CodeBuild) {
 			c.Build.Environment.PrivilegedMode = true
@@ -173,6 +174,11 @@ func TestDowngrades(t *testing.T) {
 	c.CodeBuild.Build.SecondarySources[1].InsecureSSL = true
 	if b, err := w.Builder(c); err != nil || !slices.Equal(b.Downgrades, []string{DowngradeInsecureSSL}) {
 		t.Errorf("insecure secondary source: %+v, %v", b, err)
+	}
+	c = postBuild()
+	c.CodeBuild.Build.Overrides = []codebuild.Override{{Field: "environment.dockerServer.computeType", Project: "BUILD_GENERAL1_SMALL"}}
+	if b, err := w.Builder(c); err != nil || b.Level != 1 || !slices.Equal(b.Downgrades, []string{DowngradeDockerServer}) {
+		t.Errorf("the project's docker server: %+v, %v", b, err)
 	}
 	job := workload()
 	job.Workload.Repository = ""

@@ -187,12 +187,14 @@ func everyOverride() *identity.Caller {
 	b.Environment = codebuild.Environment{
 		Type: "ARM_CONTAINER", ComputeType: "BUILD_GENERAL1_LARGE", ImagePullCredentialsType: "CODEBUILD", PrivilegedMode: true,
 		Image: "ghcr.io/mallory/image:latest", Certificate: "arn:aws:s3:::mallory/ca.pem",
-		Variables: []codebuild.Variable{{Name: "stage", Type: "PLAINTEXT", Redacted: true}, {Name: "STAGE", Type: "PLAINTEXT"}},
+		DockerServer: &codebuild.DockerServer{ComputeType: "BUILD_GENERAL1_XLARGE"},
+		Variables:    []codebuild.Variable{{Name: "stage", Type: "PLAINTEXT", Redacted: true}, {Name: "STAGE", Type: "PLAINTEXT"}},
 	}
 	b.Overrides = []codebuild.Override{
 		{Field: "artifacts"}, {Field: "cache.type", Project: "NO_CACHE", Build: "LOCAL"}, {Field: "debugSession.sessionEnabled", Build: "true"},
 		{Field: "environment.certificate", Build: "arn:aws:s3:::mallory/ca.pem"},
 		{Field: "environment.computeType", Project: "BUILD_GENERAL1_SMALL", Build: "BUILD_GENERAL1_LARGE"},
+		{Field: "environment.dockerServer.computeType", Build: "BUILD_GENERAL1_XLARGE"},
 		{Field: "environment.environmentVariables.STAGE", Project: "prod"}, {Field: "environment.environmentVariables.stage"},
 		{Field: "environment.fleet", Build: b.Fleet},
 		{Field: "environment.image", Project: "aws/codebuild/standard:7.0", Build: "ghcr.io/mallory/image:latest"},

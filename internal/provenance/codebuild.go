@@ -60,6 +60,12 @@ type codeBuildEnvironment struct {
 	PrivilegedMode           bool   `json:"privilegedMode"`
 	ImagePullCredentialsType string `json:"imagePullCredentialsType,omitempty"`
 	Certificate              string `json:"certificate,omitempty"`
+
+	DockerServer *codeBuildDockerServer `json:"dockerServer,omitempty"`
+}
+
+type codeBuildDockerServer struct {
+	ComputeType string `json:"computeType,omitempty"`
 }
 
 type codeBuildVariable struct {
@@ -182,7 +188,7 @@ func codeBuildExternalOf(b *codebuild.Build) codeBuildExternal {
 		Environment: codeBuildEnvironment{
 			Type: b.Environment.Type, Image: b.Environment.Image, ComputeType: b.Environment.ComputeType,
 			PrivilegedMode: b.Environment.PrivilegedMode, ImagePullCredentialsType: b.Environment.ImagePullCredentialsType,
-			Certificate: b.Environment.Certificate,
+			Certificate: b.Environment.Certificate, DockerServer: (*codeBuildDockerServer)(b.Environment.DockerServer),
 		},
 		Variables:    make([]codeBuildVariable, 0, len(b.Environment.Variables)),
 		Artifacts:    make([]codeBuildArtifact, 0, len(b.Artifacts)),

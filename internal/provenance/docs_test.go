@@ -46,7 +46,7 @@ func TestDowngradesDocumented(t *testing.T) {
 func builderChapters(w *Writer) string {
 	var out strings.Builder
 	fmt.Fprintf(&out, "| builder (`<instance>/builders/…`) | level | %s | %s | %s | %s | %s |\n|---|---|---|---|---|---|---|\n",
-		RequirementExists, RequirementAuthentic, RequirementUnforgeable, RequirementHosted, RequirementIsolated)
+		requirementExists, requirementAuthentic, requirementUnforgeable, requirementHosted, requirementIsolated)
 	for _, p := range w.Builders() {
 		fmt.Fprintf(&out, "| `%s` | %d |", strings.TrimPrefix(p.Path, "/builders/"), p.Level)
 		for _, r := range p.Requirements {

@@ -49,7 +49,7 @@ type jobParameters struct {
 // isJob reports whether a workload is a build. A certificate's never is: it says
 // who holds a key, and nothing of a run.
 func isJob(c *identity.Caller) bool {
-	return c.IsBuild() && c.Workload.Platform != platformX509
+	return c.IsBuild() && c.Workload.Platform != identity.PlatformX509
 }
 
 func defineJob(c *identity.Caller, assay assayParameters) (*definition, error) {

@@ -5,11 +5,11 @@ import "strings"
 // The requirements of SLSA 1.2's Build track for a build platform, by their names
 // in the specification, each with the lowest level that asks for it.
 const (
-	RequirementExists      = "Provenance Exists"
-	RequirementAuthentic   = "Provenance is Authentic"
-	RequirementUnforgeable = "Provenance is Unforgeable"
-	RequirementHosted      = "Hosted"
-	RequirementIsolated    = "Isolated"
+	requirementExists      = "Provenance Exists"
+	requirementAuthentic   = "Provenance is Authentic"
+	requirementUnforgeable = "Provenance is Unforgeable"
+	requirementHosted      = "Hosted"
+	requirementIsolated    = "Isolated"
 )
 
 // Requirement is one requirement and how a builder stands to it.
@@ -104,7 +104,7 @@ func gitHubPages() []BuilderPage {
 
 func codeBuildPages() []BuilderPage {
 	tenant := []string{
-		"the project and its service role: source, buildspec, image, compute, variables, caches, file systems, network",
+		"the project and its service role: source, buildspec, image, compute, variables, caches, file systems, a docker server, network",
 		"what StartBuild overrides, each listed in externalParameters.overrides",
 		"what the commands of the build do, and the names they give to artifacts",
 	}
@@ -120,7 +120,7 @@ func codeBuildPages() []BuilderPage {
 				authenticAPI + " Subjects are the objects in S3, hashed by the service and compared with CodeBuild's own sha256.",
 				"No credential that the build can reach makes the service write, and record and artifact were read after its last command. External parameters are enumerated, with the overrides.",
 				hosted,
-				"CodeBuild provisions a container for each build of on-demand capacity, as AWS states it. What would void that (caches, file systems, reserved capacity, a debug session, an override to privileged mode) lowers the level.",
+				"CodeBuild provisions a container for each build of on-demand capacity, as AWS states it. What would void that (caches, file systems, a docker server, reserved capacity, a debug session, an override to privileged mode) lowers the level.",
 			}),
 		page(pathCodeBuildInJob, BuildTypeCodeBuild, "AWS CodeBuild, by the job's role",
 			"a running build, matched with CodeBuild's record; any step of it can use the role's credentials", append(tenant[:len(tenant):len(tenant)], "names of the subjects, and digests that are marked as claimed"),
@@ -179,11 +179,11 @@ func principalPages() []BuilderPage {
 func page(path, buildType, title, why string, tenant []string, s standing) BuilderPage {
 	p := BuilderPage{Path: path, BuildType: buildType, Title: title, Why: why, Tenant: tenant, Level: 3}
 	for _, r := range [...]Requirement{
-		{Name: RequirementExists, Level: 1, How: s.exists},
-		{Name: RequirementAuthentic, Level: 2, How: s.authentic},
-		{Name: RequirementUnforgeable, Level: 3, How: s.unforgeable},
-		{Name: RequirementHosted, Level: 2, How: s.hosted},
-		{Name: RequirementIsolated, Level: 3, How: s.isolated},
+		{Name: requirementExists, Level: 1, How: s.exists},
+		{Name: requirementAuthentic, Level: 2, How: s.authentic},
+		{Name: requirementUnforgeable, Level: 3, How: s.unforgeable},
+		{Name: requirementHosted, Level: 2, How: s.hosted},
+		{Name: requirementIsolated, Level: 3, How: s.isolated},
 	} {
 		how, missing := strings.CutPrefix(r.How, "No: ")
 		r.How, r.Met = how, !missing

@@ -47,7 +47,7 @@ func goldens() []golden {
 		{name: "codebuild-post-build", caller: postBuild, schema: codeBuild, builder: "codebuild/post-build", level: 3},
 		{name: "codebuild-batch", caller: batch, schema: codeBuild, builder: "codebuild/post-build", level: 3},
 		{name: "codebuild-every-override", caller: everyOverride, schema: codeBuild, builder: "codebuild/post-build", level: 1, downgrades: []string{
-			DowngradeDigestUnconfirmed, DowngradeCache, DowngradeDebugSession, DowngradeFileSystems, DowngradeInsecureSSL,
+			DowngradeDigestUnconfirmed, DowngradeCache, DowngradeDebugSession, DowngradeDockerServer, DowngradeFileSystems, DowngradeInsecureSSL,
 			DowngradePrivilegedOverride, DowngradeProjectChanged, DowngradeReservedCapacity, DowngradeServiceRoleOverride, DowngradeVariablesRedacted,
 		}},
 		{name: "codebuild-sandbox", caller: func() *identity.Caller { return sandboxed(inJob()) }, schema: codeBuild, builder: "dev"},

@@ -20,11 +20,15 @@ const CodeAttestationExists refusal.Code = "ATTESTATION_EXISTS"
 
 // Limits of one attestation.
 const (
-	maxSubjects     = 1024
-	maxTextBytes    = 8 << 10
-	maxCallerRecord = 64 << 10
-	maxBlobBytes    = 64 << 20
+	maxSubjects       = 1024
+	maxTextBytes      = 8 << 10
+	maxPrincipalBytes = 2 << 10
+	maxBlobBytes      = 64 << 20
 )
+
+// originHashed is DIGEST_ORIGIN_HASHED of the wire contract: the service hashed the
+// bytes itself.
+const originHashed = 1
 
 type digest = [sha256.Size]byte
 
@@ -137,9 +141,9 @@ func alreadyComplete(c *conn, key digest, id string, logIndex int64) error {
 func insertAttestation(c *conn, id digest, row *pendingRow, logIndex int64, bundle []byte) error {
 	a := row.record
 	res, err := c.exec(`INSERT INTO attestations (id, created_at, predicate_type, builder_id, build_type, invocation_id,
-		slsa_build_level, source_uri, source_commit, log_index, subjects) VALUES (?,?,?,?,?,?,?,?,?,?,?)`,
+		slsa_build_level, source_uri, source_commit, log_index, subjects, principal) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)`,
 		id[:], micros(a.CreatedAt), a.PredicateType, a.BuilderID, a.BuildType, a.InvocationID,
-		int64(a.SLSABuildLevel), a.SourceURI, a.SourceCommit, logIndex, blob(row.subjects))
+		int64(a.SLSABuildLevel), a.SourceURI, a.SourceCommit, logIndex, blob(row.subjects), a.Principal)
 	if err != nil {
 		return err
 	}
@@ -150,9 +154,13 @@ func insertAttestation(c *conn, id digest, row *pendingRow, logIndex int64, bund
 	if _, err := c.exec("INSERT INTO bundles (attestation, caller, bundle) VALUES (?,?,?)", seq, a.Caller, bundle); err != nil {
 		return err
 	}
+	principal := principalKey(a.Principal)
 	for i := range a.Subjects {
 		if sum, err := hex.DecodeString(a.Subjects[i].SHA256); err == nil && len(sum) > 0 {
-			if _, err := c.exec("INSERT INTO subjects (sha256, attestation) VALUES (?,?) ON CONFLICT DO NOTHING", sum, seq); err != nil {
+			// Two subjects may have one digest: it was hashed if either was.
+			_, err := c.exec(`INSERT INTO subjects (sha256, attestation, principal, hashed) VALUES (?,?,?,?)
+				ON CONFLICT DO UPDATE SET hashed = max(hashed, excluded.hashed)`, sum, seq, principal, oneIf(a.Subjects[i].Origin == originHashed))
+			if err != nil {
 				return err
 			}
 		}
@@ -161,6 +169,16 @@ func insertAttestation(c *conn, id digest, row *pendingRow, logIndex int64, bund
 		}
 	}
 	return nil
+}
+
+// principalKey is what a posting holds of a principal: enough of a hash that no two
+// share one, and of a size that no principal can swell.
+func principalKey(principal string) []byte {
+	if principal == "" {
+		return []byte{}
+	}
+	sum := sha256.Sum256([]byte(principal))
+	return sum[:sha256.Size/2]
 }
 
 // loadPending fills the writer's memory from the table. It runs before the writer.
@@ -219,7 +237,7 @@ func scanPending(row rowScanner) (*Pending, error) {
 }
 
 const attestationColumns = `a.seq, a.id, a.created_at, a.predicate_type, a.builder_id, a.build_type, a.invocation_id,
-	a.slsa_build_level, a.source_uri, a.source_commit, a.log_index, a.subjects, b.caller, `
+	a.slsa_build_level, a.source_uri, a.source_commit, a.log_index, a.subjects, a.principal, b.caller, `
 
 // scanAttestation reads attestationColumns and the bundle. It returns the row's
 // place in the order of registration too.
@@ -228,7 +246,7 @@ func scanAttestation(rows rowScanner) (*Attestation, int64, error) {
 	var seq, created int64
 	var id, subjects []byte
 	err := rows.Scan(&seq, &id, &created, &a.PredicateType, &a.BuilderID, &a.BuildType, &a.InvocationID,
-		&a.SLSABuildLevel, &a.SourceURI, &a.SourceCommit, &a.LogIndex, &subjects, &a.Caller, &a.Bundle)
+		&a.SLSABuildLevel, &a.SourceURI, &a.SourceCommit, &a.LogIndex, &subjects, &a.Principal, &a.Caller, &a.Bundle)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -251,15 +269,18 @@ func (s *Store) Attestation(ctx context.Context, id string) (*Attestation, error
 }
 
 // pickBySHA256 picks attestations of a digest where there are more than are read.
-// Postings and registers only: bundles are read of those that were picked.
+// Postings and the head of each row of the register only: subjects and bundles are
+// read of those that were picked. A principal's key is a blob and what stands in for
+// it is text, so they are never the same group.
 const pickBySHA256 = `WITH posted AS (
-		SELECT a.seq AS seq, a.slsa_build_level AS level,
-			CASE WHEN instr(a.invocation_id, '/actions/runs/') > 0
+		SELECT a.seq AS seq, a.slsa_build_level AS level, s.hashed AS hashed,
+			CASE WHEN length(s.principal) > 0 THEN s.principal
+				WHEN instr(a.invocation_id, '/actions/runs/') > 0
 				THEN substr(a.invocation_id, 1, instr(a.invocation_id, '/actions/runs/') - 1)
 				ELSE a.builder_id || char(10) || a.source_uri END AS origin
 		FROM subjects s CROSS JOIN attestations a ON a.seq = s.attestation WHERE s.sha256 = ?
 	), ranked AS (
-		SELECT seq, ROW_NUMBER() OVER (PARTITION BY origin ORDER BY level DESC, seq DESC) AS place,
+		SELECT seq, ROW_NUMBER() OVER (PARTITION BY origin ORDER BY hashed DESC, level DESC, seq DESC) AS place,
 			MIN(seq) OVER (PARTITION BY origin) AS since FROM posted
 	), picked AS (
 		SELECT seq FROM ranked ORDER BY place, since LIMIT ?
@@ -272,13 +293,18 @@ const pickBySHA256 = `WITH posted AS (
 // others.
 //
 // Anybody who may attest can attest any digest, so where there are more, being the
-// latest must not be what counts. They are picked in turns: of every repository
-// one, then of every repository another. A repository is what comes before
-// "/actions/runs/" in the invocation id, or else the builder and the source. Its
-// own are taken in order of build level, then the latest first; among
-// repositories the one that attested the digest first comes first. So one
-// repository can only displace attestations of its own, and many can displace
-// only those of repositories that came later than they did.
+// latest must not be what counts. They are picked in turns: of every principal one,
+// then of every principal another. A principal's own are taken in this order: those
+// for which the service hashed the digest before those that only claimed it, since
+// a claim takes no bytes; then by build level; then the latest first. Among principals
+// the one that attested the digest first comes first. So one principal can
+// only displace attestations of its own, and with a mere claim none of them that was
+// hashed; many can displace only those of principals that came later than they did.
+//
+// The turns must not go by what a statement says of its build, such as the source:
+// outside GitHub whoever starts a build chooses that. Only rows without a principal
+// are told apart so, by what comes before "/actions/runs/" in the invocation id, or
+// else by the builder and the source.
 func (s *Store) AttestationsBySHA256(ctx context.Context, sha256 string, limit int) (list []*Attestation, more bool, err error) {
 	key, err := parseDigest("sha256", sha256)
 	if err != nil {
@@ -339,8 +365,11 @@ func checkRecord(a *Attestation) error {
 			return err
 		}
 	}
-	if len(a.Caller) > maxCallerRecord {
-		return invalid("caller", "is %d bytes, at most %d are kept", len(a.Caller), maxCallerRecord)
+	if err := checkText("principal", a.Principal, maxPrincipalBytes); err != nil {
+		return err
+	}
+	if err := checkCaller(a.Caller); err != nil {
+		return err
 	}
 	if len(a.Subjects) > maxSubjects {
 		return invalid("subjects", "are %d, at most %d", len(a.Subjects), maxSubjects)

@@ -74,7 +74,7 @@ func benchPending(i int) *Pending {
 			BuildType:      "https://actions.github.io/buildtypes/workflow/v1",
 			InvocationID:   fmt.Sprintf("https://github.com/acme/app/actions/runs/%d/attempts/1", i),
 			SLSABuildLevel: 2, SourceURI: "git+https://github.com/acme/app@refs/heads/main", SourceCommit: id[:40],
-			Caller:   benchBytes[:900],
+			Principal: fmt.Sprintf("github/1/%d", i%1000), Caller: benchBytes[:900],
 			Subjects: []Subject{{Name: "app-" + id[:8] + ".tar.gz", SHA256: number("subject", i), SHA512: id + id, Kind: 1, Origin: 1, Size: 1 << 20}},
 		},
 	}
@@ -132,7 +132,7 @@ func BenchmarkRecordAsk(b *testing.B) {
 }
 
 // fill stores n attestations as they are stored one by one, many to a transaction.
-func fill(b *testing.B, s *Store, n int) {
+func fill(b *testing.B, s *Store, n int, change func(i int, a *Attestation)) {
 	b.Helper()
 	const rows = 1000
 	for from := 0; from < n; from += rows {
@@ -140,6 +140,7 @@ func fill(b *testing.B, s *Store, n int) {
 			for i := from; i < min(n, from+rows); i++ {
 				p := benchPending(i)
 				p.Record.CreatedAt = testClock().Add(time.Duration(i) * time.Second)
+				change(i, p.Record)
 				id, err := checkPending(&Pending{ID: p.ID, Envelope: p.Envelope, LogBody: p.LogBody, LeafHash: p.LeafHash, Record: p.Record, CreatedAt: p.Record.CreatedAt})
 				if err != nil {
 					return err
@@ -167,7 +168,7 @@ func BenchmarkReads(b *testing.B) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprintf("attestations=%d", n), func(b *testing.B) {
 			s := benchStore(b)
-			fill(b, s, n)
+			fill(b, s, n, func(int, *Attestation) {})
 			ctx := context.Background()
 			b.Run("BySHA256", func(b *testing.B) {
 				for i := range b.N {
@@ -205,6 +206,30 @@ func BenchmarkReads(b *testing.B) {
 					}
 				}
 			})
+		})
+	}
+}
+
+// BenchmarkTurns picks from a digest that has many attestations, nearly all of them
+// somebody's claims in large statements.
+func BenchmarkTurns(b *testing.B) {
+	for _, n := range []int{100, 1000, 10_000} {
+		b.Run(fmt.Sprintf("attestations=%d", n), func(b *testing.B) {
+			s := benchStore(b)
+			fill(b, s, n, func(i int, a *Attestation) {
+				a.Principal = fmt.Sprintf("aws/%d", i%10)
+				for j := range 100 {
+					a.Subjects = append(a.Subjects, Subject{Name: fmt.Sprintf("dist/a-file-with-a-name-%d", j), Origin: 2})
+				}
+				a.Subjects = append(a.Subjects, Subject{Name: "app", SHA256: number("crowded", 0), Origin: 1 + i%2})
+			})
+			b.ResetTimer()
+			for range b.N {
+				list, more, err := s.AttestationsBySHA256(context.Background(), number("crowded", 0), 64)
+				if err != nil || len(list) != 64 || !more {
+					b.Fatal(len(list), more, err)
+				}
+			}
 		})
 	}
 }

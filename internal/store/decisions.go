@@ -75,10 +75,7 @@ func checkDecision(d *Decision) error {
 	if len(d.Answer) > maxBlobBytes {
 		return invalid("answer", "is %d bytes, at most %d are kept", len(d.Answer), maxBlobBytes)
 	}
-	if len(d.Caller) > maxBlobBytes {
-		return invalid("caller", "is %d bytes, at most %d are kept", len(d.Caller), maxBlobBytes)
-	}
-	return nil
+	return checkCaller(d.Caller)
 }
 
 // The number of asks of a decision is that of the last one: see the asks table.

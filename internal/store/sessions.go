@@ -13,12 +13,25 @@ import (
 // CodeTokenReplayed: the credential was used before. It opens one session, ever.
 const CodeTokenReplayed refusal.Code = "TOKEN_REPLAYED"
 
+// CodeCallerTooLarge: the caller's facts are more than MaxCallerBytes. Nothing was
+// written: the credential, where there is one, is not used up.
+const CodeCallerTooLarge refusal.Code = "CALLER_TOO_LARGE"
+
 const (
-	// maxCallerFacts is the limit of the caller's facts kept with a session.
-	maxCallerFacts = 64 << 10
+	// MaxCallerBytes is the limit of a caller's facts, wherever they are kept: with a
+	// session, an attestation or a decision. It is one limit, so that who was given a
+	// session is not refused later for what the session says.
+	MaxCallerBytes = 64 << 10
 	// purgeRows is how many expired rows one transaction deletes.
 	purgeRows = 256
 )
+
+func checkCaller(caller []byte) error {
+	if len(caller) > MaxCallerBytes {
+		return refusal.New(CodeCallerTooLarge, "the caller's facts are %d bytes, at most %d are kept", len(caller), MaxCallerBytes).InField("caller")
+	}
+	return nil
+}
 
 // CreateSession uses up a credential and opens a session for it, both or neither.
 // Of any number of calls with one replay key, at the same time or years apart, on
@@ -29,8 +42,8 @@ func (s *Store) CreateSession(ctx context.Context, id [16]byte, caller []byte, e
 	if replayKey == "" {
 		return invalid("replay_key", "is empty")
 	}
-	if len(caller) > maxCallerFacts {
-		return invalid("caller", "is %d bytes, at most %d are kept", len(caller), maxCallerFacts)
+	if err := checkCaller(caller); err != nil {
+		return err
 	}
 	if caller == nil {
 		caller = []byte{}
@@ -49,6 +62,25 @@ func (s *Store) CreateSession(ctx context.Context, id [16]byte, caller []byte, e
 		_, err = c.exec("INSERT INTO sessions (id, expires_at, caller) VALUES (?,?,?)", id[:], micros(expires), caller)
 		return err
 	})
+}
+
+// Consumed reports whether a credential was used up and that is still remembered, so
+// that CreateSession would refuse it. It sees every CreateSession that returned
+// before it was called, and waits for no write.
+//
+// It is a hint that spares work for a credential that cannot succeed: false grants
+// nothing, since one that is used up meanwhile is refused by CreateSession alone. With
+// an error it is not known.
+func (s *Store) Consumed(ctx context.Context, replayKey string) (bool, error) {
+	if replayKey == "" {
+		return false, invalid("replay_key", "is empty")
+	}
+	key := sha256.Sum256([]byte(replayKey))
+	var found bool
+	if err := s.get.consumed.QueryRowContext(ctx, key[:]).Scan(&found); err != nil {
+		return false, refused(err)
+	}
+	return found, nil
 }
 
 // Session returns the caller's facts and the expiry of a session, expired or not,

@@ -70,7 +70,7 @@ type Store struct {
 
 // statements are the prepared reads, each by one key.
 type statements struct {
-	session, attestation, bySHA256, decision, decisionByKey *sql.Stmt
+	session, consumed, attestation, bySHA256, decision, decisionByKey *sql.Stmt
 }
 
 // Open opens the database, creates it or brings its schema up to date. What was
@@ -215,6 +215,7 @@ func (s *Store) openReaders(ctx context.Context, path string, readers int) error
 		query string
 	}{
 		{&s.get.session, "SELECT caller, expires_at FROM sessions WHERE id = ?"},
+		{&s.get.consumed, "SELECT EXISTS (SELECT 1 FROM consumed WHERE key = ?)"},
 		{&s.get.attestation, "SELECT " + attestationColumns + "b.bundle FROM attestations a JOIN bundles b ON b.attestation = a.seq WHERE a.id = ?"},
 		{&s.get.bySHA256, "SELECT " + attestationColumns + `b.bundle FROM subjects s
 			CROSS JOIN attestations a ON a.seq = s.attestation CROSS JOIN bundles b ON b.attestation = s.attestation

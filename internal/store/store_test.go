@@ -57,7 +57,7 @@ func testPending(i int) *Pending {
 		Record: &Attestation{
 			ID: id, CreatedAt: created, PredicateType: "https://slsa.dev/provenance/v1", BuilderID: "https://assay.example/builders/dev",
 			BuildType: "https://example.com/type", InvocationID: "run/" + id[:8], SLSABuildLevel: i % 4,
-			SourceURI: "git+https://github.com/acme/app@refs/heads/main", SourceCommit: id[:40], Caller: []byte(`{"kind":1}`),
+			SourceURI: "git+https://github.com/acme/app@refs/heads/main", SourceCommit: id[:40], Principal: "github/1/2", Caller: []byte(`{"kind":1}`),
 			Subjects: []Subject{
 				{Name: "dist/app", SHA256: number("subject", i), SHA512: id + id, Kind: 1, Origin: 1, Size: int64(i)},
 				{Name: "dist/app.sum", SHA256: number("shared", 0), Kind: 3, Origin: 2},
@@ -200,24 +200,25 @@ func TestRecordsAreChecked(t *testing.T) {
 	ctx := context.Background()
 	long := string(make([]byte, maxTextBytes+1))
 	for name, change := range map[string]func(*Pending){
-		"no id":              func(p *Pending) { p.ID = "" },
-		"upper-case id":      func(p *Pending) { p.ID = "ABCDEF" + p.ID[6:] },
-		"short id":           func(p *Pending) { p.ID = p.ID[1:] },
-		"no record":          func(p *Pending) { p.Record = nil },
-		"another record":     func(p *Pending) { p.Record.ID = number("other", 1) },
-		"another time":       func(p *Pending) { p.Record.CreatedAt = testClock() },
-		"no envelope":        func(p *Pending) { p.Envelope = nil },
-		"no log body":        func(p *Pending) { p.LogBody = nil },
-		"no leaf hash":       func(p *Pending) { p.LeafHash = nil },
-		"log size":           func(p *Pending) { p.LogSizeBefore = 1 << 63 },
-		"long text":          func(p *Pending) { p.Record.SourceURI = long },
-		"text not UTF-8":     func(p *Pending) { p.Record.BuilderID = "\xff" },
-		"name not UTF-8":     func(p *Pending) { p.Record.Subjects[0].Name = "\xc3\x28" },
-		"digest not hex":     func(p *Pending) { p.Record.Subjects[0].SHA256 = "zz" },
-		"sha512 not hex":     func(p *Pending) { p.Record.Subjects[0].SHA512 = number("x", 1) },
-		"too many subjects":  func(p *Pending) { p.Record.Subjects = make([]Subject, maxSubjects+1) },
-		"caller too large":   func(p *Pending) { p.Record.Caller = make([]byte, maxCallerRecord+1) },
-		"timestamp too late": func(p *Pending) { p.Timestamp = make([]byte, maxBlobBytes+1) },
+		"long principal":      func(p *Pending) { p.Record.Principal = long[:maxPrincipalBytes+1] },
+		"principal not UTF-8": func(p *Pending) { p.Record.Principal = "\xff" },
+		"no id":               func(p *Pending) { p.ID = "" },
+		"upper-case id":       func(p *Pending) { p.ID = "ABCDEF" + p.ID[6:] },
+		"short id":            func(p *Pending) { p.ID = p.ID[1:] },
+		"no record":           func(p *Pending) { p.Record = nil },
+		"another record":      func(p *Pending) { p.Record.ID = number("other", 1) },
+		"another time":        func(p *Pending) { p.Record.CreatedAt = testClock() },
+		"no envelope":         func(p *Pending) { p.Envelope = nil },
+		"no log body":         func(p *Pending) { p.LogBody = nil },
+		"no leaf hash":        func(p *Pending) { p.LeafHash = nil },
+		"log size":            func(p *Pending) { p.LogSizeBefore = 1 << 63 },
+		"long text":           func(p *Pending) { p.Record.SourceURI = long },
+		"text not UTF-8":      func(p *Pending) { p.Record.BuilderID = "\xff" },
+		"name not UTF-8":      func(p *Pending) { p.Record.Subjects[0].Name = "\xc3\x28" },
+		"digest not hex":      func(p *Pending) { p.Record.Subjects[0].SHA256 = "zz" },
+		"sha512 not hex":      func(p *Pending) { p.Record.Subjects[0].SHA512 = number("x", 1) },
+		"too many subjects":   func(p *Pending) { p.Record.Subjects = make([]Subject, maxSubjects+1) },
+		"timestamp too late":  func(p *Pending) { p.Timestamp = make([]byte, maxBlobBytes+1) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := testPending(5)
@@ -326,7 +327,8 @@ func naughtyStrings(tb testing.TB) []string {
 	return append(list, "a\x00b", "'; DROP TABLE attestations; --", "%s%d%!", "?1", ":a", "\u202e")
 }
 
-// TestTurnsBySHA256: attestations of one repository displace none of another's.
+// TestTurnsBySHA256: where no principal is known, attestations of one repository
+// displace none of another's.
 func TestTurnsBySHA256(t *testing.T) {
 	ctx := context.Background()
 	s := openNew(t)
@@ -334,7 +336,7 @@ func TestTurnsBySHA256(t *testing.T) {
 	add := func(invocation, source string, level int) string {
 		n++
 		p := testPending(n)
-		p.Record.InvocationID, p.Record.SourceURI, p.Record.SLSABuildLevel = invocation, source, level
+		p.Record.InvocationID, p.Record.SourceURI, p.Record.SLSABuildLevel, p.Record.Principal = invocation, source, level, ""
 		put(t, s, p, int64(n))
 		return p.ID
 	}

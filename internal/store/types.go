@@ -14,7 +14,12 @@ type Attestation struct {
 	SLSABuildLevel int
 	SourceURI      string
 	SourceCommit   string
-	// Caller is opaque to the store: the caller's facts as identity wrote them.
+	// Principal says who attested, in the server's words: text made of ids, at most
+	// 2 KiB, opaque to the store, equal for all that one tenant's project or role
+	// attests. AttestationsBySHA256 takes turns by it. Empty where nothing is said.
+	Principal string
+	// Caller is opaque to the store: the caller's facts as identity wrote them, at
+	// most MaxCallerBytes.
 	Caller []byte
 	// CreatedAt is kept to the microsecond.
 	CreatedAt time.Time
@@ -64,8 +69,8 @@ type Decision struct {
 	Reason        string
 	Answer        []byte
 	PolicyVersion string
-	// Caller is whose question it was first, opaque to the store; nil in rows of
-	// versions that did not keep it.
+	// Caller is whose question it was first, opaque to the store and at most
+	// MaxCallerBytes; nil in rows of versions that did not keep it.
 	Caller []byte
 	// CreatedAt and ExpiresAt are kept to the microsecond.
 	CreatedAt, ExpiresAt time.Time

@@ -1,8 +1,11 @@
 package awstest
 
 import (
+	"crypto/rand"
+	"encoding/base32"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -333,9 +336,25 @@ func (k *accessKey) credentials() aws.Credentials {
 
 // keep makes and registers a key. The caller holds w.mu.
 func (w *World) keep(p *principal, prefix string) *accessKey {
-	k := &accessKey{id: uniqueID(prefix), secret: secretKey(), principal: p}
+	k := &accessKey{id: keyID(prefix, p.account.id), secret: secretKey(), principal: p}
 	w.keys[k.id] = k
 	return k
+}
+
+// keyID is an access key id as AWS makes them: behind the prefix, in base32, a bit
+// that is set, the account in forty bits, and a random rest.
+func keyID(prefix, account string) string {
+	raw := make([]byte, 10)
+	_, _ = rand.Read(raw) // never fails, as crypto/rand documents
+	number, err := strconv.ParseUint(account, 10, 40)
+	if err != nil {
+		panic("awstest: account " + account + " is not of twelve digits")
+	}
+	head := 1<<47 | number<<7 | uint64(raw[5]&0x7f)
+	for i := range 6 {
+		raw[i] = byte(head >> (40 - 8*i))
+	}
+	return prefix + base32.StdEncoding.EncodeToString(raw)
 }
 
 // mint makes and registers temporary credentials. The caller holds w.mu.

@@ -54,7 +54,7 @@ variable "external_id" {
   description = "The external_id of this account in assayd's configuration: a random string, another for each account"
   type        = string
   validation {
-    condition     = can(regex("^[A-Za-z0-9_+=,.@:/-]{16,1224}$", var.external_id))
+    condition     = can(regex("^[A-Za-z0-9_+=,.@:/-]+$", var.external_id)) && length(var.external_id) >= 16 && length(var.external_id) <= 1224
     error_message = "16 to 1224 characters of A-Z a-z 0-9 _ + = , . @ : / -"
   }
 }
