@@ -88,8 +88,8 @@ func (a *attestationService) attest(ctx context.Context, caller *identity.Caller
 	}
 	if done.repeated {
 		// The caller of the first time is the one that is recorded.
-		if caller, err = identity.UnmarshalCaller(done.Attestation.Caller); err != nil {
-			return nil, fmt.Errorf("attestation %s: %w", done.Attestation.ID, err)
+		if caller, err = identity.UnmarshalCaller(done.Caller); err != nil {
+			return nil, fmt.Errorf("attestation %s: %w", done.ID, err)
 		}
 	}
 	out, err := attestationOf(done.Attestation, caller, a.writer)
