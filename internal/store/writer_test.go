@@ -13,13 +13,21 @@ import (
 	"github.com/assay-build/assay/internal/refusal"
 )
 
-// hold stops the writer inside an op until release is called.
+// hold stops the writer inside an op until release is called. What a test left in
+// the queue may still fill it.
 func hold(t *testing.T, s *Store) (release func()) {
 	t.Helper()
 	entered, leave := make(chan struct{}), make(chan struct{})
 	done := make(chan error, 1)
 	go func() {
-		done <- s.w.do(context.Background(), 0, func(*conn) error { close(entered); <-leave; return nil })
+		for {
+			err := s.w.do(context.Background(), 0, func(*conn) error { close(entered); <-leave; return nil })
+			if refusal.CodeOf(err) != CodeStoreBusy {
+				done <- err
+				return
+			}
+			runtime.Gosched()
+		}
 	}()
 	<-entered
 	return func() { close(leave); must(t, <-done) }
