@@ -448,7 +448,7 @@ func BenchmarkAuthorizeDeny(b *testing.B) {
 func BenchmarkAuthorizeManyFacts(b *testing.B) {
 	p := callers()["codebuild"]
 	p.Attributes = maps.Clone(p.Attributes)
-	for _, name := range []string{"region", "roleArn", "projectArn", "buildArn", "platform", "subject", "repository", "ref"} {
+	for _, name := range []string{"region", "roleArn", "projectArn", "platform", "subject", "repository", "ref"} {
 		p.Attributes[name] = "arn:aws:codebuild:eu-west-1:111122223333:project/app"
 	}
 	groups := make([]string, 200)

@@ -132,7 +132,7 @@ func isCallerText(name string) bool {
 	case "repository", "repositoryId", "repositoryOwnerId", "workflowRef", "jobWorkflowRef",
 		"ref", "refProtected", "eventName", "environment", "runnerEnvironment",
 		"platform", "subject", "tenant", "email",
-		"account", "region", "roleArn", "projectArn", "buildArn":
+		"account", "region", "roleArn", "projectArn":
 		return true
 	}
 	return false
