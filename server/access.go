@@ -80,6 +80,8 @@ type authorizer struct {
 	// known are answers about what a caller would make, which follow from who it
 	// is: the policy does not change, and has neither clock nor memory.
 	known *lru.Cache[ownQuestion, policy.AccessDecision]
+	// shown are answers about evidence, for Verify: who attested does not change.
+	shown *lru.Cache[evidenceQuestion, bool]
 }
 
 // ownQuestion may depend on nothing that is not in it.
@@ -88,13 +90,22 @@ type ownQuestion struct {
 	action, kind, environment string
 }
 
-// rememberedAnswers bounds them. An environment is the request's to choose, so one
-// caller could ask about ever others; it then pays for its own.
-const rememberedAnswers = 8192
+type evidenceQuestion struct {
+	view *callerView
+	id   string // of the attestation
+}
+
+// These bound them. An environment is the request's to choose, so one caller could
+// ask about ever others; it then pays for its own.
+const rememberedAnswers, rememberedEvidence = 8 << 10, 32 << 10
 
 func newAuthorizer(p *policy.Access, c *callers, logger *slog.Logger, m *metrics) (*authorizer, error) {
 	known, err := lru.New[ownQuestion, policy.AccessDecision](rememberedAnswers)
-	return &authorizer{policy: p, callers: c, logger: logger, metrics: m, known: known}, err
+	if err != nil {
+		return nil, err
+	}
+	shown, err := lru.New[evidenceQuestion, bool](rememberedEvidence)
+	return &authorizer{policy: p, callers: c, logger: logger, metrics: m, known: known, shown: shown}, err
 }
 
 // accessPolicy reads the policy that cfg names.
@@ -172,6 +183,17 @@ func (a *authorizer) record(ctx context.Context, method string, caller *identity
 // one by one: the list's own line names the policy version that left them out.
 func (a *authorizer) mayRead(caller *identity.Caller, on policy.Resource) bool {
 	return a.ask(caller, "read", on).Allowed
+}
+
+// mayBeShown is mayRead for evidence, which is asked about with every Verify.
+func (a *authorizer) mayBeShown(caller *identity.Caller, on policy.Resource) bool {
+	q := evidenceQuestion{a.callers.view(caller), on.ID}
+	may, ok := a.shown.Get(q)
+	if !ok {
+		may = a.mayRead(caller, on)
+		a.shown.Add(q, may)
+	}
+	return may
 }
 
 // authorizeRead refuses a row that is not the caller's to see in the words of one

@@ -180,7 +180,7 @@ func (g *gate) ask(ctx context.Context, caller *identity.Caller, s *assayv1.Subj
 // the access policy answers alike.
 func (g *gate) hide(caller *identity.Caller, j *judgement) {
 	for _, of := range j.set.resourcesOf(j.Used) {
-		if g.authorizer.mayRead(caller, of) {
+		if g.authorizer.mayBeShown(caller, of) {
 			continue
 		}
 		j.hidden, j.Facts = true, nil
