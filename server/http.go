@@ -121,7 +121,11 @@ func (s *Server) builderPage(w http.ResponseWriter, r *http.Request) {
 		}
 		text.WriteString("\nRequirements of SLSA 1.2 for the build platform:\n")
 		for _, q := range b.Requirements {
-			fmt.Fprintf(&text, "- %s (level %d): %s\n", q.Name, q.Level, q.How)
+			standing := "met"
+			if !q.Met {
+				standing = "not met"
+			}
+			fmt.Fprintf(&text, "- %s (level %d), %s: %s\n", q.Name, q.Level, standing, q.How)
 		}
 		writeText(w, http.StatusOK, text.String())
 		return

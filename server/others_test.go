@@ -112,6 +112,33 @@ func TestRoleMembers(t *testing.T) {
 	}
 }
 
+// TestBuilderPages: every builder.id resolves, to what stands behind it.
+func TestBuilderPages(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "https://assay.test")
+	l := w.start(t)
+	for path, want := range map[string][]string{
+		"/builders/codebuild/in-job":             {"https://assay.test/builders/codebuild/in-job", "Level 2 at best", "Unforgeable (level 3), not met:", "Hosted (level 2), met:"},
+		"/builders/github-actions/github-hosted": {"Level 2 at best", "Controlled by the tenant:"},
+		"/builders/dev":                          {"Level 0 at best", "Exists (level 1), not met:"},
+	} {
+		code, page := httpGet(t, l.Server+path)
+		if code != 200 {
+			t.Errorf("%s: %d", path, code)
+		}
+		for _, text := range want {
+			if !strings.Contains(strings.ReplaceAll(page, "level", "Level"), strings.ReplaceAll(text, "level", "Level")) {
+				t.Errorf("%s does not say %q:\n%s", path, text, page)
+			}
+		}
+	}
+	for _, path := range []string{"/builders/", "/builders/codebuild", "/builders/codebuild/in-job/", "/builders/../log/"} {
+		if code, page := httpGet(t, l.Server+path); code == 200 && strings.Contains(page, "SLSA") {
+			t.Errorf("%s is a builder: %s", path, page)
+		}
+	}
+}
+
 // TestEndpointOverride: no setting of the environment leads the service's own AWS
 // requests, and what it believes, to another host.
 func TestEndpointOverride(t *testing.T) {
