@@ -131,7 +131,7 @@ func keyAccount(id string) string {
 		return ""
 	}
 	raw, err := base32.StdEncoding.DecodeString(id[4:])
-	if err != nil || raw[0]&0x80 == 0 {
+	if err != nil || len(raw) != 10 || raw[0]&0x80 == 0 { // the decoder skips line ends
 		return ""
 	}
 	var n uint64
