@@ -73,7 +73,7 @@ func (c *crowd) wantPicked(limit int, ids ...string) {
 	}
 }
 
-// The outside review's case: whoever starts a build chooses its source, and with it
+// Whoever starts a build chooses its source, and with it
 // could join the group of another and, being later, take all its places.
 func TestNobodyIsDisplacedByAnotherPrincipal(t *testing.T) {
 	c := newCrowd(t)
