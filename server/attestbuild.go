@@ -26,7 +26,7 @@ func (a *attestationService) AttestBuild(ctx context.Context, req *assayv1.Attes
 	}
 	asker := sessionFrom(ctx).caller
 	on := policy.Resource{Kind: "Build", ID: req.GetBuildArn(), Attributes: map[string]string{
-		"account": awsAccount(arn.Partition, arn.Account), "tenant": awsTenant(arn.Partition, arn.Account), "platform": "codebuild",
+		"account": policy.AWSAccount(arn.Partition, arn.Account), "tenant": awsTenant(arn.Partition, arn.Account), "platform": "codebuild",
 	}}
 	if err := a.authorizer.authorize(ctx, assayv1.AttestationService_AttestBuild_FullMethodName, asker, "attestBuild", on); err != nil {
 		return nil, err

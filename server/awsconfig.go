@@ -68,12 +68,9 @@ type CertificateAuthorityConf struct {
 	AllowedDNS  []string `yaml:"allowed_dns"`
 }
 
-// maxTrustTTL is also that of package codebuild.
-const maxTrustTTL = 15 * time.Minute
-
 func (c *AWSConf) check() error {
-	if c.TrustPolicyTTL < 0 || c.TrustPolicyTTL > maxTrustTTL {
-		return configError("aws.trust_policy_ttl", "is %s; at most %s", c.TrustPolicyTTL, maxTrustTTL)
+	if c.TrustPolicyTTL < 0 || c.TrustPolicyTTL > codebuild.MaxTrustTTL {
+		return configError("aws.trust_policy_ttl", "is %s; at most %s", c.TrustPolicyTTL, codebuild.MaxTrustTTL)
 	}
 	for i, a := range c.Accounts {
 		at := fmt.Sprintf("aws.accounts[%d]", i)

@@ -70,21 +70,21 @@ func principalOf(c *identity.Caller) policy.Principal {
 		b := c.CodeBuild.Build
 		p.ID = c.Issuer + "#" + b.ProjectARN
 		set(&p, map[string]string{
-			"platform": "codebuild", "account": awsAccount(b.Partition, b.Account), "region": b.Region, "roleArn": b.ServiceRole,
+			"platform": "codebuild", "account": policy.AWSAccount(b.Partition, b.Account), "region": b.Region, "roleArn": b.ServiceRole,
 			"projectArn": b.ProjectARN, "ref": b.Source.Version, "repository": b.Source.Location,
 		})
 	case c.AWSRole != nil:
 		r := c.AWSRole
 		// The unique id tells a role from a later one of the same name, where STS gave it.
 		p.ID = c.Issuer + "#" + r.RoleARN + "#" + r.UniqueID
-		set(&p, map[string]string{"platform": "aws-role", "account": awsAccount(r.Partition, r.Account), "roleArn": r.RoleARN})
+		set(&p, map[string]string{"platform": "aws-role", "account": policy.AWSAccount(r.Partition, r.Account), "roleArn": r.RoleARN})
 		p.Sets["properties"] = r.PrincipalTags
 	case c.Workload != nil:
 		w := c.Workload
 		p.ID = c.Issuer + "#" + w.Subject
 		set(&p, map[string]string{
-			"platform": w.Platform, "subject": w.Subject, "repository": w.Repository, "repositoryId": platformID(w.Platform, w.RepositoryID),
-			"repositoryOwnerId": platformID(w.Platform, w.AccountID), "ref": w.Ref, "refProtected": w.RefProtected, "eventName": w.Event,
+			"platform": w.Platform, "subject": w.Subject, "repository": w.Repository, "repositoryId": policy.QualifiedID(w.Platform, w.RepositoryID),
+			"repositoryOwnerId": policy.QualifiedID(w.Platform, w.AccountID), "ref": w.Ref, "refProtected": w.RefProtected, "eventName": w.Event,
 			"environment": w.Environment, "runnerEnvironment": w.Runner, "workflowRef": w.BuildConfigURI,
 		})
 		p.Sets["properties"] = w.Properties
@@ -94,15 +94,6 @@ func principalOf(c *identity.Caller) policy.Principal {
 		p.Sets["groups"] = c.Human.Groups
 	}
 	return p
-}
-
-// platformID keeps the numbers of one platform apart from those of another, as the
-// facts of provenance do.
-func platformID(platform, id string) string {
-	if id == "" {
-		return ""
-	}
-	return platform + ":" + id
 }
 
 func gitHubPrincipal(p *policy.Principal, g *identity.GitHubActions) {
@@ -152,15 +143,6 @@ func tenantOf(c *identity.Caller) string {
 
 // awsTenant: account ids of two partitions have nothing to do with each other.
 func awsTenant(partition, account string) string { return partition + "#account/" + account }
-
-// awsAccount is an account as policies see it: the digits, and outside of the
-// commercial partition with its name before them.
-func awsAccount(partition, account string) string {
-	if partition == "" || partition == "aws" {
-		return account
-	}
-	return partition + ":" + account
-}
 
 // shareOf names among whom places are shared out, those for uploads and those of
 // evidence in a decision: repositories, projects, roles and other workloads, by ids.

@@ -24,11 +24,13 @@ const (
 	CodeProjectNotAllowed refusal.Code = "CODEBUILD_PROJECT_NOT_ALLOWED"
 )
 
+// MaxTrustTTL is the longest that a role's trust policy is believed.
+const MaxTrustTTL = 15 * time.Minute
+
 const (
 	defaultSessionName = "AWSCodeBuild-{uuid}"
 	uuidPlaceholder    = "{uuid}"
 	defaultTrustTTL    = 5 * time.Minute
-	maxTrustTTL        = 15 * time.Minute
 	// clockSkew is how far the clocks of AWS's services, of a job and of this
 	// machine may differ.
 	clockSkew = 60 * time.Second
@@ -120,8 +122,8 @@ func New(cfg Config) (*Reader, error) {
 	if r.trustTTL == 0 {
 		r.trustTTL = defaultTrustTTL
 	}
-	if r.trustTTL < 0 || r.trustTTL > maxTrustTTL {
-		return nil, refusal.New(CodeConfigInvalid, "%s; the limit is %s", r.trustTTL, maxTrustTTL).InField("trust_ttl")
+	if r.trustTTL < 0 || r.trustTTL > MaxTrustTTL {
+		return nil, refusal.New(CodeConfigInvalid, "%s; the limit is %s", r.trustTTL, MaxTrustTTL).InField("trust_ttl")
 	}
 	if err := checkSessionName(r.sessionName); err != nil {
 		return nil, err

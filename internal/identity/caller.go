@@ -14,8 +14,9 @@ import (
 const CodeCallerInvalid refusal.Code = "CALLER_INVALID"
 
 // maxCallerBytes bounds the stored form of a Caller. The facts of a token, of
-// 8 KiB at most, fit many times over; the largest is a build of CodeBuild.
-const maxCallerBytes = codebuild.MaxBuildBytes + 32<<10
+// 8 KiB at most, fit many times over; the largest is a build of CodeBuild. It is
+// what the store keeps, too: store.MaxCallerBytes.
+const maxCallerBytes = codebuild.MaxBuildBytes + 16<<10
 
 // Kind says which platform vouched for a caller, and so which of Caller's
 // fact structs is set. The zero Kind is nobody and is refused everywhere.

@@ -357,7 +357,7 @@ func TestSessionCacheBytes(t *testing.T) {
 		}
 	}
 	large := testVerified(clk)
-	large.Caller = largeBuild(1250)
+	large.Caller = largeBuild(1000)
 	var token string
 	for i := range 2000 {
 		large.ReplayKey = fmt.Sprint(i)

@@ -115,7 +115,7 @@ func (p *predicate) readCodeBuild(d *definition) error {
 		return err
 	}
 	p.platform = "codebuild"
-	p.account, p.region = awsAccount(external.Project.ARN, internal.CodeBuild.Account), internal.CodeBuild.Region
+	p.account, p.region = accountOf(external.Project.ARN, internal.CodeBuild.Account), internal.CodeBuild.Region
 	p.initiator, p.serviceRole = internal.CodeBuild.Initiator, internal.CodeBuild.ServiceRole
 	p.projectARN, p.image, p.privileged = external.Project.ARN, external.Environment.Image, external.Environment.PrivilegedMode
 	p.pullRequest = isPullVersion(external.Source.Version)
@@ -185,7 +185,7 @@ func (p *predicate) readJob(d *definition) error {
 	}
 	p.platform = platformOf(ci.Platform)
 	p.ref, p.eventName, p.runner, p.environment = external.Source.Ref, ci.Event, ci.Runner, ci.Environment
-	p.repositoryID, p.repositoryOwnerID = qualified(ci.Platform, ci.RepositoryID), qualified(ci.Platform, ci.AccountID)
+	p.repositoryID, p.repositoryOwnerID = QualifiedID(ci.Platform, ci.RepositoryID), QualifiedID(ci.Platform, ci.AccountID)
 	p.pullRequest = ci.Proposed || isPullRef(p.ref)
 	if err := p.readSource(d, isSource); err != nil {
 		return err
@@ -203,9 +203,9 @@ func platformOf(name string) string {
 	return "workload"
 }
 
-// qualified names the platform in an id: project 1001 of GitLab is not repository
+// QualifiedID names the platform in an id, as facts and principals have it: project 1001 of GitLab is not repository
 // 1001 of GitHub, and a rule that compares ids was written for one of them.
-func qualified(platform, id string) string {
+func QualifiedID(platform, id string) string {
 	if id == "" {
 		return ""
 	}
@@ -228,7 +228,7 @@ func GitHubID(server, id string) string {
 	if !found || host == "" {
 		return ""
 	}
-	return qualified(host, id)
+	return QualifiedID(host, id)
 }
 
 // serverOf is the address of the server that a GitHub repository is on, "" where the
@@ -262,16 +262,25 @@ func (p *predicate) readPrincipal(d *definition) error {
 	p.platform, p.subject = platformOf(who.Platform), who.Subject
 	if who.Kind == "aws-role" {
 		// Elsewhere an account is what the issuer calls so.
-		p.platform, p.account, p.roleARN = "aws-role", awsAccount(who.RoleARN, who.Account), who.RoleARN
+		p.platform, p.account, p.roleARN = "aws-role", accountOf(who.RoleARN, who.Account), who.RoleARN
 	}
 	return p.readAssay(&internal.Assay, 0)
 }
 
-// awsAccount names the partition in an account outside of the commercial one: two
-// partitions give the same number to different accounts. arn is of something in it.
-func awsAccount(arn, account string) string {
-	if partition := strings.SplitN(arn, ":", 3); len(partition) == 3 && partition[1] != "aws" {
-		return qualified(partition[1], account)
+// AWSAccount names the partition in an account outside of the commercial one, as
+// facts and principals have it: two partitions give the same number to different
+// accounts.
+func AWSAccount(partition, account string) string {
+	if partition == "" || partition == "aws" {
+		return account
+	}
+	return QualifiedID(partition, account)
+}
+
+// accountOf is AWSAccount, where arn is of something in the account.
+func accountOf(arn, account string) string {
+	if parts := strings.SplitN(arn, ":", 3); len(parts) == 3 {
+		return AWSAccount(parts[1], account)
 	}
 	return account
 }

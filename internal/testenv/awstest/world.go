@@ -147,14 +147,8 @@ func randomText(n int, enc interface{ EncodeToString([]byte) string }) string {
 	return enc.EncodeToString(b)[:n]
 }
 
-// uniqueID is an identifier as IAM makes them: 20 characters of keys (AKIA, ASIA),
-// 21 of principals (AROA, AIDA).
-func uniqueID(prefix string) string {
-	n := 17
-	if prefix == "AKIA" || prefix == "ASIA" {
-		n = 16
-	}
-	return prefix + randomText(n, base32.StdEncoding)
-}
+// uniqueID is the identifier of a principal (AROA, AIDA) as IAM makes them: 21
+// characters.
+func uniqueID(prefix string) string { return prefix + randomText(17, base32.StdEncoding) }
 
 func secretKey() string { return randomText(40, base64.StdEncoding) }
