@@ -50,12 +50,14 @@ const (
 	PredicateSLSAProvenanceV1 = "https://slsa.dev/provenance/v1"
 	PredicateVSA              = "https://slsa.dev/verification_summary/v1"
 	PredicateCycloneDX        = "https://cyclonedx.org/bom"
+	PredicateSPDX             = "https://spdx.dev/Document"
 
 	BundleMediaTypeV03 = "application/vnd.dev.sigstore.bundle.v0.3+json"
 )
 
 // The limits. Each refusal names the limit and the value that broke it. The
-// counts are those of sigstore-go, so that what we sign others will read.
+// counts are those of sigstore-go, so that what we sign others will read. The sizes
+// leave room for an SBOM of 50 MiB.
 const (
 	MaxDepth             = 64
 	MaxSubjects          = 1024
@@ -64,6 +66,6 @@ const (
 	MaxSignatures        = 32
 	MaxTimestamps        = 32
 	MaxNameBytes         = 512
-	MaxStatementBytes    = 16 << 20
-	MaxBundleBytes       = 32 << 20
+	MaxStatementBytes    = 64 << 20
+	MaxBundleBytes       = 96 << 20
 )

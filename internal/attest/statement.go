@@ -1,6 +1,7 @@
 package attest
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,7 +49,9 @@ type Statement struct {
 
 // Marshal validates the statement and writes it: fields in the order of the
 // in-toto specification, map keys sorted, nothing escaped that need not be, no
-// white space. Equal statements give equal bytes. It is stricter than
+// white space. The predicate stands in it byte for byte: somebody else may have
+// made it, and may look for it with its digest; RawPredicate takes it out again.
+// Equal statements give equal bytes. It is stricter than
 // ParseStatement: only v1, only names that CheckSubjectName accepts, each once,
 // and for each subject a digest that cannot collide.
 func (s *Statement) Marshal() ([]byte, error) {
@@ -80,7 +83,7 @@ func (s *Statement) Marshal() ([]byte, error) {
 	out = append(out, `],"predicateType":`...)
 	out = appendString(out, s.PredicateType)
 	out = append(out, `,"predicate":`...)
-	out = appendCompact(out, s.Predicate)
+	out = append(out, s.Predicate...)
 	out = append(out, '}')
 	if len(out) > MaxStatementBytes {
 		return nil, refusal.New(CodeStatementTooLarge, "%d bytes; at most %d are accepted", len(out), MaxStatementBytes)
@@ -100,25 +103,27 @@ func checkOwnPredicate(predicate json.RawMessage) error {
 	return nil
 }
 
-// appendCompact appends a JSON text that CheckJSON has accepted, without the white
-// space between its tokens. Strings and numbers stay as they are spelled.
-func appendCompact(out, text []byte) []byte {
-	inString, escaped := false, false
-	for _, c := range text {
-		switch {
-		case escaped:
-			escaped = false
-		case inString:
-			escaped = c == '\\'
-			inString = c != '"'
-		case c == ' ' || c == '\t' || c == '\n' || c == '\r':
-			continue
-		default:
-			inString = c == '"'
-		}
-		out = append(out, c)
+// RawPredicate is the predicate of a statement that Marshal wrote, with the white
+// space around it if it had some. Of a statement in which something follows the
+// predicate it is what ParseStatement gives.
+func RawPredicate(payload []byte) (json.RawMessage, error) {
+	st, err := ParseStatement(payload)
+	if err != nil {
+		return nil, err
 	}
-	return out
+	envelope := *st
+	envelope.Predicate = json.RawMessage("{}")
+	head, err := envelope.Marshal()
+	if err != nil {
+		return st.Predicate, nil //nolint:nilerr // not one of ours, which is no fault
+	}
+	head = head[:len(head)-len("{}}")]
+	if rest, ours := bytes.CutPrefix(payload, head); ours && len(rest) > 0 && rest[len(rest)-1] == '}' {
+		// What follows the head is the predicate and the closing bracket: the head holds
+		// every other field, and no field occurs twice.
+		return json.RawMessage(rest[:len(rest)-1]), nil
+	}
+	return st.Predicate, nil
 }
 
 // checkOwnSubjects holds what we sign to more than what we read.

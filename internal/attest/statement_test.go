@@ -232,7 +232,6 @@ func TestParseStatementKeeps(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := testStatement()
-	want.Predicate = json.RawMessage(`{"n":12345678901234567890,"html":"<a> \u003c","e":[]}`)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("statement (-want +got):\n%s", diff)
 	}
@@ -338,23 +337,6 @@ func FuzzParseStatement(f *testing.F) {
 		}
 		if !cmp.Equal(s.Subjects, s2.Subjects) || s.PredicateType != s2.PredicateType {
 			t.Fatalf("%q reads differently", again)
-		}
-	})
-}
-
-func TestAppendCompact(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		value := rapid.SliceOf(rapid.MapOf(rapid.String(), rapid.SliceOf(rapid.OneOf(rapid.String().AsAny(), rapid.Float64().AsAny())))).Draw(t, "value")
-		want, err := json.Marshal(value)
-		if err != nil {
-			t.Skip(err)
-		}
-		indented, err := json.MarshalIndent(value, "\r", " \t")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := appendCompact(nil, indented); !bytes.Equal(want, got) {
-			t.Fatalf("%s\n%s", want, got)
 		}
 	})
 }
