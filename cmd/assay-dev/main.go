@@ -31,12 +31,16 @@ import (
 	"syscall"
 
 	"github.com/assay-build/assay/internal/refusal"
+	"github.com/assay-build/assay/internal/sbom/sandbox"
 	"github.com/assay-build/assay/internal/testenv"
 	"github.com/assay-build/assay/server"
 	"k8s.io/klog/v2"
 )
 
 func main() {
+	if code, ok := sandbox.Child(os.Args); ok {
+		os.Exit(code)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()

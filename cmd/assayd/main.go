@@ -17,6 +17,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/assay-build/assay/internal/sbom/sandbox"
 	"github.com/assay-build/assay/internal/version"
 	"github.com/assay-build/assay/server"
 	"github.com/spf13/cobra"
@@ -30,8 +31,12 @@ const (
 )
 
 func main() {
+	// First: a scanning process is started for each artifact, and needs nothing of the rest.
+	if code, ok := sandbox.Child(os.Args); ok {
+		os.Exit(code)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr, klog.SetSlogLogger)
 	stop()
 	os.Exit(code)
 }
@@ -39,8 +44,10 @@ func main() {
 // errUsage marks errors that the person at the keyboard can mend.
 var errUsage = errors.New("usage")
 
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	root := newRoot(stdout, stderr)
+// run is the program. What the log library says is led to logTo: klog has one logger for a
+// whole process, which must not change once something logs.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer, logTo func(*slog.Logger)) int {
+	root := newRoot(stdout, stderr, logTo)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	switch {
@@ -54,7 +61,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitError
 }
 
-func newRoot(stdout, stderr io.Writer) *cobra.Command {
+func newRoot(stdout, stderr io.Writer, logTo func(*slog.Logger)) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "assayd",
 		Short:         "The Assay service: attests builds and gates deploys",
@@ -73,7 +80,8 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
-	root.AddCommand(newServe(stderr), &cobra.Command{
+	root.AddCommand(newScan())
+	root.AddCommand(newServe(stderr, logTo), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  noArgs,
@@ -98,7 +106,7 @@ type serveFlags struct {
 	allowPlaintext                                      bool
 }
 
-func newServe(stderr io.Writer) *cobra.Command {
+func newServe(stderr io.Writer, logTo func(*slog.Logger)) *cobra.Command {
 	var f serveFlags
 	cmd := &cobra.Command{
 		Use:   "serve",
@@ -109,6 +117,7 @@ func newServe(stderr io.Writer) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			logTo(cfg.Logger) // Tessera's, which would go to standard error in a form of its own
 			s, err := server.New(cmd.Context(), *cfg)
 			if err != nil {
 				return err
@@ -144,10 +153,6 @@ func (f *serveFlags) load(stderr io.Writer) (*server.Config, error) {
 	}
 	var err error
 	cfg.Logger, err = newLogger(stderr, f.logFormat, f.logLevel)
-	// Tessera logs through klog, to standard error in a form of its own.
-	if err == nil {
-		klog.SetSlogLogger(cfg.Logger)
-	}
 	return cfg, err
 }
 

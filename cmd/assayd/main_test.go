@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -46,7 +47,7 @@ func TestMisuse(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out, errs bytes.Buffer
-			if code := run(t.Context(), tt.args, &out, &errs); code != tt.code || !strings.Contains(errs.String(), tt.want) {
+			if code := run(t.Context(), tt.args, &out, &errs, func(*slog.Logger) {}); code != tt.code || !strings.Contains(errs.String(), tt.want) {
 				t.Errorf("exit %d, want %d with %q:\n%s", code, tt.code, tt.want, &errs)
 			}
 		})
@@ -87,7 +88,7 @@ func TestServe(t *testing.T) {
 		errs := &lines{news: make(chan struct{}, 1)}
 		code := make(chan int, 1)
 		go func() {
-			code <- run(ctx, []string{"serve", "--data", data, "--listen", "127.0.0.1:0", "--instance", "https://assay.test"}, io.Discard, errs)
+			code <- run(ctx, []string{"serve", "--data", data, "--listen", "127.0.0.1:0", "--instance", "https://assay.test"}, io.Discard, errs, func(*slog.Logger) {})
 		}()
 		var found []string
 		for found == nil {
