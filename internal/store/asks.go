@@ -189,7 +189,7 @@ func (s *Store) Asks(ctx context.Context, decisionID string, limit int) ([]Ask, 
 		return nil, refused(err)
 	}
 	rows, err := s.scans.QueryContext(ctx, `SELECT c.display, a.at FROM asks a JOIN callers c ON c.seq = a.caller
-		WHERE a.seq BETWEEN ? AND ? ORDER BY a.seq DESC LIMIT ?`, seq<<askBits, seq<<askBits+1<<askBits-1, limit)
+		WHERE a.seq BETWEEN ? AND ? ORDER BY a.seq DESC LIMIT +?`, seq<<askBits, seq<<askBits+1<<askBits-1, limit)
 	if err != nil {
 		return nil, refused(err)
 	}

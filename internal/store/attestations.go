@@ -7,9 +7,6 @@ import (
 	"database/sql/driver"
 	"encoding/hex"
 	"errors"
-	"fmt"
-	"math"
-	"unicode/utf8"
 
 	"github.com/assay-build/assay/internal/refusal"
 )
@@ -17,14 +14,6 @@ import (
 // CodeAttestationExists: an attestation of the same statement is stored, or on its
 // way. Its ID is the digest of the statement, so it says the same.
 const CodeAttestationExists refusal.Code = "ATTESTATION_EXISTS"
-
-// Limits of one attestation.
-const (
-	maxSubjects       = 1024
-	maxTextBytes      = 8 << 10
-	maxPrincipalBytes = 2 << 10
-	maxBlobBytes      = 64 << 20
-)
 
 // originHashed is DIGEST_ORIGIN_HASHED of the wire contract: the service hashed the
 // bytes itself.
@@ -38,6 +27,7 @@ type pendingRow struct {
 	seq      int64
 	record   *Attestation
 	subjects []byte
+	sbom     *sbomRow
 }
 
 // BeginAttestation stores a signed envelope before the log sees its hash. This is
@@ -55,16 +45,26 @@ type pendingRow struct {
 // step follows. Either way the body is in the log once. A crash after the third
 // leaves a complete attestation: the client, if it was not answered, repeats and is
 // given that one.
+//
+// The components of an SBOM are numbered before the first step (see number), and the
+// list of their numbers is part of the pending row: completing it needs nothing else.
 func (s *Store) BeginAttestation(ctx context.Context, p *Pending) error {
 	id, err := checkPending(p)
 	if err != nil {
 		return err
 	}
+	envelope, err := s.packer.pack(p.Envelope)
+	if err != nil {
+		return err
+	}
 	record := *p.Record
-	record.Bundle, record.ID, record.CreatedAt = nil, p.ID, p.CreatedAt
+	record.Bundle, record.SBOM, record.ID, record.CreatedAt = nil, nil, p.ID, p.CreatedAt
 	row := &pendingRow{record: &record, subjects: appendSubjects(nil, record.Subjects)}
-	packed := packRecord(&record, row.subjects)
-	size := len(packed) + len(p.Envelope) + len(p.LogBody) + len(p.Timestamp) + dirtyBytes
+	if row.sbom, err = s.number(ctx, p.Record.SBOM); err != nil {
+		return err
+	}
+	packed := appendSBOM(packRecord(&record, row.subjects), row.sbom)
+	size := len(packed) + len(envelope) + len(p.LogBody) + len(p.Timestamp) + dirtyBytes
 	return s.w.do(ctx, size, func(c *conn) error {
 		if _, ok := s.pending[id]; ok {
 			return refusal.New(CodeAttestationExists, "attestation %s is pending", p.ID)
@@ -78,7 +78,7 @@ func (s *Store) BeginAttestation(ctx context.Context, p *Pending) error {
 			return refusal.New(CodeAttestationExists, "attestation %s is stored", p.ID)
 		}
 		res, err := c.exec(`INSERT INTO pending (id, created_at, log_size_before, leaf_hash, record, log_body, timestamp, envelope)
-			VALUES (?,?,?,?,?,?,?,?)`, id[:], micros(p.CreatedAt), int64(p.LogSizeBefore), p.LeafHash, packed, p.LogBody, blob(p.Timestamp), p.Envelope)
+			VALUES (?,?,?,?,?,?,?,?)`, id[:], micros(p.CreatedAt), int64(p.LogSizeBefore), p.LeafHash, packed, p.LogBody, blob(p.Timestamp), envelope)
 		if err != nil {
 			return err
 		}
@@ -105,13 +105,27 @@ func (s *Store) CompleteAttestation(ctx context.Context, id string, logIndex int
 	if err := headOver(head, logIndex); err != nil {
 		return err
 	}
-	return s.w.do(ctx, len(bundle)+dirtyBytes, func(c *conn) error {
+	packed, err := s.packer.pack(bundle)
+	if err != nil {
+		return err
+	}
+	return s.w.do(ctx, len(packed)+dirtyBytes, func(c *conn) error {
 		row, ok := s.pending[key]
 		if !ok {
 			return alreadyComplete(c, key, id, logIndex)
 		}
-		if err := insertAttestation(c, key, row, logIndex, bundle); err != nil {
+		terms, err := s.roomFor(row.sbom)
+		if err != nil {
 			return err
+		}
+		seq, err := insertAttestation(c, key, row, logIndex, packed)
+		if err != nil {
+			return err
+		}
+		if row.sbom != nil {
+			if err := s.index.add(c, seq, row.sbom, terms); err != nil {
+				return err
+			}
 		}
 		if _, err := c.exec("DELETE FROM pending WHERE seq = ?", row.seq); err != nil {
 			return err
@@ -122,6 +136,18 @@ func (s *Store) CompleteAttestation(ctx context.Context, id string, logIndex int
 		s.head.raise(head)
 		return nil
 	})
+}
+
+// roomFor returns the terms of an SBOM that the index can take.
+func (s *Store) roomFor(r *sbomRow) ([]uint64, error) {
+	if r == nil {
+		return nil, nil
+	}
+	terms, err := termsOf(r.list)
+	if err != nil {
+		return nil, err
+	}
+	return terms, s.index.room(terms)
 }
 
 func alreadyComplete(c *conn, key digest, id string, logIndex int64) error {
@@ -138,21 +164,20 @@ func alreadyComplete(c *conn, key digest, id string, logIndex int64) error {
 	return nil
 }
 
-func insertAttestation(c *conn, id digest, row *pendingRow, logIndex int64, bundle []byte) error {
+func insertAttestation(c *conn, id digest, row *pendingRow, logIndex int64, packed []byte) (seq int64, err error) {
 	a := row.record
 	res, err := c.exec(`INSERT INTO attestations (id, created_at, predicate_type, builder_id, build_type, invocation_id,
 		slsa_build_level, source_uri, source_commit, log_index, subjects, principal) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)`,
 		id[:], micros(a.CreatedAt), a.PredicateType, a.BuilderID, a.BuildType, a.InvocationID,
 		int64(a.SLSABuildLevel), a.SourceURI, a.SourceCommit, logIndex, blob(row.subjects), a.Principal)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	seq, err := res.LastInsertId()
-	if err != nil {
-		return err
+	if seq, err = res.LastInsertId(); err != nil {
+		return 0, err
 	}
-	if _, err := c.exec("INSERT INTO bundles (attestation, caller, bundle) VALUES (?,?,?)", seq, a.Caller, bundle); err != nil {
-		return err
+	if _, err := c.exec("INSERT INTO bundles (attestation, caller, bundle) VALUES (?,?,?)", seq, a.Caller, packed); err != nil {
+		return 0, err
 	}
 	principal := principalKey(a.Principal)
 	for i := range a.Subjects {
@@ -161,14 +186,14 @@ func insertAttestation(c *conn, id digest, row *pendingRow, logIndex int64, bund
 			_, err := c.exec(`INSERT INTO subjects (sha256, attestation, principal, hashed) VALUES (?,?,?,?)
 				ON CONFLICT DO UPDATE SET hashed = max(hashed, excluded.hashed)`, sum, seq, principal, oneIf(a.Subjects[i].Origin == originHashed))
 			if err != nil {
-				return err
+				return 0, err
 			}
 		}
 		if _, err := c.exec("INSERT INTO subject_names (name, attestation) VALUES (?,?) ON CONFLICT DO NOTHING", a.Subjects[i].Name, seq); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return nil
+	return seq, nil
 }
 
 // principalKey is what a posting holds of a principal: enough of a hash that no two
@@ -192,8 +217,9 @@ func (s *Store) loadPending(c *conn) error {
 		if err := unpackRecord(packed, record); err != nil {
 			return err
 		}
-		s.pending[id] = &pendingRow{seq: dest[0].(int64), record: record, subjects: appendSubjects(nil, record.Subjects)}
-		return nil
+		sbom, err := unpackSBOM(packed)
+		s.pending[id] = &pendingRow{seq: dest[0].(int64), record: record, subjects: appendSubjects(nil, record.Subjects), sbom: sbom}
+		return err
 	})
 }
 
@@ -204,7 +230,7 @@ func (s *Store) PendingAttestations(ctx context.Context) ([]*Pending, error) {
 	if err != nil {
 		return nil, refused(err)
 	}
-	return collect(rows, scanPending)
+	return collect(rows, s.scanPending)
 }
 
 // PendingAttestation returns one attestation that was begun and not completed,
@@ -215,7 +241,7 @@ func (s *Store) PendingAttestation(ctx context.Context, id string) (*Pending, er
 		return nil, err
 	}
 	// No index serves this: a row is pending for milliseconds, so there are few.
-	p, err := scanPending(s.points.QueryRowContext(ctx, "SELECT "+pendingColumns+" FROM pending WHERE id = ?", key[:]))
+	p, err := s.scanPending(s.points.QueryRowContext(ctx, "SELECT "+pendingColumns+" FROM pending WHERE id = ?", key[:]))
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, refusal.New(CodeNotFound, "no attestation %s is pending", id)
 	}
@@ -224,11 +250,15 @@ func (s *Store) PendingAttestation(ctx context.Context, id string) (*Pending, er
 
 const pendingColumns = "id, created_at, log_size_before, leaf_hash, record, log_body, timestamp, envelope"
 
-func scanPending(row rowScanner) (*Pending, error) {
+func (s *Store) scanPending(row rowScanner) (*Pending, error) {
 	p := &Pending{}
 	var id, packed []byte
 	var created, size int64
 	if err := row.Scan(&id, &created, &size, &p.LeafHash, &packed, &p.LogBody, &p.Timestamp, &p.Envelope); err != nil {
+		return nil, err
+	}
+	var err error
+	if p.Envelope, err = s.packer.unpack(p.Envelope); err != nil {
 		return nil, err
 	}
 	p.ID, p.CreatedAt, p.LogSizeBefore = hex.EncodeToString(id), fromMicros(created), uint64(size)
@@ -241,13 +271,16 @@ const attestationColumns = `a.seq, a.id, a.created_at, a.predicate_type, a.build
 
 // scanAttestation reads attestationColumns and the bundle. It returns the row's
 // place in the order of registration too.
-func scanAttestation(rows rowScanner) (*Attestation, int64, error) {
+func (s *Store) scanAttestation(rows rowScanner) (*Attestation, int64, error) {
 	a := &Attestation{}
 	var seq, created int64
 	var id, subjects []byte
 	err := rows.Scan(&seq, &id, &created, &a.PredicateType, &a.BuilderID, &a.BuildType, &a.InvocationID,
 		&a.SLSABuildLevel, &a.SourceURI, &a.SourceCommit, &a.LogIndex, &subjects, &a.Principal, &a.Caller, &a.Bundle)
 	if err != nil {
+		return nil, 0, err
+	}
+	if a.Bundle, err = s.packer.unpack(a.Bundle); err != nil {
 		return nil, 0, err
 	}
 	a.ID, a.CreatedAt = hex.EncodeToString(id), fromMicros(created)
@@ -261,36 +294,89 @@ func (s *Store) Attestation(ctx context.Context, id string) (*Attestation, error
 	if err != nil {
 		return nil, err
 	}
-	a, _, err := scanAttestation(s.get.attestation.QueryRowContext(ctx, key[:]))
+	a, _, err := s.scanAttestation(s.get.attestation.QueryRowContext(ctx, key[:]))
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, refusal.New(CodeNotFound, "no attestation %s", id)
 	}
 	return a, refused(err)
 }
 
-// pickBySHA256 picks attestations of a digest where there are more than are read.
+// pickedBySHA256 picks attestations of a digest where there are more than are read.
 // Postings and the head of each row of the register only: subjects and bundles are
 // read of those that were picked. A principal's key is a blob and what stands in for
 // it is text, so they are never the same group.
-const pickBySHA256 = `WITH posted AS (
+const pickedBySHA256 = postedBySHA256 + rankedBySHA256
+
+const (
+	postedBySHA256 = `WITH posted AS (
 		SELECT a.seq AS seq, a.slsa_build_level AS level, s.hashed AS hashed,
 			CASE WHEN length(s.principal) > 0 THEN s.principal
 				WHEN instr(a.invocation_id, '/actions/runs/') > 0
 				THEN substr(a.invocation_id, 1, instr(a.invocation_id, '/actions/runs/') - 1)
 				ELSE a.builder_id || char(10) || a.source_uri END AS origin
-		FROM subjects s CROSS JOIN attestations a ON a.seq = s.attestation WHERE s.sha256 = ?
-	), ranked AS (
+		FROM subjects s CROSS JOIN attestations a ON a.seq = s.attestation
+		WHERE s.sha256 = ?1 AND (?2 = '' OR a.predicate_type = ?2)`
+	ofOrigin       = ` AND (?4 IS NULL OR s.hashed = ?4)`
+	rankedBySHA256 = `), ranked AS (
 		SELECT seq, ROW_NUMBER() OVER (PARTITION BY origin ORDER BY hashed DESC, level DESC, seq DESC) AS place,
 			MIN(seq) OVER (PARTITION BY origin) AS since FROM posted
 	), picked AS (
-		SELECT seq FROM ranked ORDER BY place, since LIMIT ?
+		SELECT seq FROM ranked ORDER BY place, since LIMIT +?3
 	)
-	SELECT ` + attestationColumns + `b.bundle FROM picked p
+	`
+)
+
+const (
+	pickBySHA256 = pickedBySHA256 + `SELECT ` + attestationColumns + `b.bundle FROM picked p
 	CROSS JOIN attestations a ON a.seq = p.seq CROSS JOIN bundles b ON b.attestation = p.seq ORDER BY p.seq DESC`
+	pickIDsBySHA256 = postedBySHA256 + ofOrigin + rankedBySHA256 + `SELECT a.id FROM picked p CROSS JOIN attestations a ON a.seq = p.seq ORDER BY p.seq DESC`
+)
+
+// Origin is what the service knows of a digest in an attestation.
+type Origin int
+
+// Origins.
+const (
+	AnyOrigin Origin = iota
+	// Hashed: the service saw the bytes. The SBOMs that it made are of such.
+	Hashed
+	// Claimed: somebody said so. What is attached to an artifact is so.
+	Claimed
+)
+
+// posted is the origin as postings have it.
+func (o Origin) posted() any {
+	if o == AnyOrigin {
+		return nil
+	}
+	return oneIf(o == Hashed)
+}
+
+// AttestationIDsBySHA256 returns the ids of what AttestationsBySHA256 would, of one
+// origin or of any, without reading a bundle: those of SBOMs are large.
+func (s *Store) AttestationIDsBySHA256(ctx context.Context, sha256, predicateType string, origin Origin, limit int) ([]string, error) {
+	key, err := parseDigest("sha256", sha256)
+	if err != nil {
+		return nil, err
+	}
+	if limit <= 0 || limit > maxPageSize {
+		limit = maxPageSize
+	}
+	rows, err := s.points.QueryContext(ctx, pickIDsBySHA256, key[:], predicateType, limit, origin.posted())
+	if err != nil {
+		return nil, refused(err)
+	}
+	return collect(rows, func(row rowScanner) (string, error) {
+		var id []byte
+		err := row.Scan(&id)
+		return hex.EncodeToString(id), err
+	})
+}
 
 // AttestationsBySHA256 returns the attestations of a digest with their bundles,
 // the latest registered first, at most limit of them; more says that there are
-// others.
+// others. Only those of the predicate type take part, of every type where it is
+// empty: no number of SBOMs displaces provenance.
 //
 // Anybody who may attest can attest any digest, so where there are more, being the
 // latest must not be what counts. They are picked in turns: of every principal one,
@@ -305,7 +391,7 @@ const pickBySHA256 = `WITH posted AS (
 // outside GitHub whoever starts a build chooses that. Only rows without a principal
 // are told apart so, by what comes before "/actions/runs/" in the invocation id, or
 // else by the builder and the source.
-func (s *Store) AttestationsBySHA256(ctx context.Context, sha256 string, limit int) (list []*Attestation, more bool, err error) {
+func (s *Store) AttestationsBySHA256(ctx context.Context, sha256, predicateType string, limit int) (list []*Attestation, more bool, err error) {
 	key, err := parseDigest("sha256", sha256)
 	if err != nil {
 		return nil, false, err
@@ -313,126 +399,20 @@ func (s *Store) AttestationsBySHA256(ctx context.Context, sha256 string, limit i
 	if limit <= 0 || limit > maxPageSize {
 		limit = maxPageSize
 	}
-	read := func(rows *sql.Rows, err error) ([]*Attestation, error) {
-		if err != nil {
-			return nil, refused(err)
-		}
-		return collect(rows, func(row rowScanner) (*Attestation, error) {
-			a, _, err := scanAttestation(row)
-			return a, err
-		})
-	}
-	list, err = read(s.get.bySHA256.QueryContext(ctx, key[:], limit+1))
+	list, err = s.readAttestations(s.get.bySHA256.QueryContext(ctx, key[:], predicateType, limit+1))
 	if err != nil || len(list) <= limit {
 		return list, false, err
 	}
-	list, err = read(s.points.QueryContext(ctx, pickBySHA256, key[:], limit))
+	list, err = s.readAttestations(s.points.QueryContext(ctx, pickBySHA256, key[:], predicateType, limit))
 	return list, true, err
 }
 
-func checkPending(p *Pending) (digest, error) {
-	id, err := parseDigest("attestation_id", p.ID)
+func (s *Store) readAttestations(rows *sql.Rows, err error) ([]*Attestation, error) {
 	if err != nil {
-		return id, err
+		return nil, refused(err)
 	}
-	if p.Record == nil {
-		return id, invalid("record", "is missing")
-	}
-	if (p.Record.ID != "" && p.Record.ID != p.ID) || (!p.Record.CreatedAt.IsZero() && !p.Record.CreatedAt.Equal(p.CreatedAt)) {
-		return id, invalid("record", "is not of the same attestation")
-	}
-	if p.LogSizeBefore > math.MaxInt64 {
-		return id, invalid("log_size_before", "is %d, at most %d", p.LogSizeBefore, int64(math.MaxInt64))
-	}
-	for _, b := range []struct {
-		name  string
-		v     []byte
-		least int
-	}{{"envelope", p.Envelope, 1}, {"log_body", p.LogBody, 1}, {"leaf_hash", p.LeafHash, 1}, {"timestamp", p.Timestamp, 0}} {
-		if len(b.v) < b.least || len(b.v) > maxBlobBytes {
-			return id, invalid(b.name, "is %d bytes, want %d to %d", len(b.v), b.least, maxBlobBytes)
-		}
-	}
-	return id, checkRecord(p.Record)
-}
-
-func checkRecord(a *Attestation) error {
-	for _, f := range []struct{ name, v string }{
-		{"predicate_type", a.PredicateType}, {"builder_id", a.BuilderID}, {"build_type", a.BuildType},
-		{"invocation_id", a.InvocationID}, {"source_uri", a.SourceURI}, {"source_commit", a.SourceCommit},
-	} {
-		if err := checkText(f.name, f.v, maxTextBytes); err != nil {
-			return err
-		}
-	}
-	if err := checkText("principal", a.Principal, maxPrincipalBytes); err != nil {
-		return err
-	}
-	if err := checkCaller(a.Caller); err != nil {
-		return err
-	}
-	if len(a.Subjects) > maxSubjects {
-		return invalid("subjects", "are %d, at most %d", len(a.Subjects), maxSubjects)
-	}
-	for i := range a.Subjects {
-		s := &a.Subjects[i]
-		if err := checkText(fmt.Sprintf("subjects[%d].name", i), s.Name, maxTextBytes); err != nil {
-			return err
-		}
-		if !isHex(s.SHA256, 64) || !isHex(s.SHA512, 128) {
-			return invalid(fmt.Sprintf("subjects[%d].digest", i), "is not lower-case hex of 64 (sha256) or 128 (sha512) digits")
-		}
-	}
-	return nil
-}
-
-func checkText(field, v string, limit int) error {
-	if len(v) > limit {
-		return invalid(field, "is %d bytes, at most %d are kept", len(v), limit)
-	}
-	if !utf8.ValidString(v) {
-		return invalid(field, "is not valid UTF-8")
-	}
-	return nil
-}
-
-// isHex reports whether s is empty or n lower-case hex digits.
-func isHex(s string, n int) bool {
-	if s == "" {
-		return true
-	}
-	if len(s) != n {
-		return false
-	}
-	for i := 0; i < n; i++ {
-		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	return true
-}
-
-func parseDigest(field, s string) (d digest, err error) {
-	if s == "" || !isHex(s, 64) {
-		return d, invalid(field, "%q is not a sha256: want 64 lower-case hex digits", clip(s))
-	}
-	_, err = hex.Decode(d[:], []byte(s))
-	return d, err
-}
-
-// clip shortens what is quoted in an error.
-func clip(s string) string {
-	const most = 80
-	if len(s) <= most {
-		return s
-	}
-	return s[:most] + "…"
-}
-
-// blob makes an absent value an empty one, where the column wants a value.
-func blob(b []byte) []byte {
-	if b == nil {
-		return []byte{}
-	}
-	return b
+	return collect(rows, func(row rowScanner) (*Attestation, error) {
+		a, _, err := s.scanAttestation(row)
+		return a, err
+	})
 }

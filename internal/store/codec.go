@@ -17,10 +17,11 @@ import (
 //	message Subject { string name = 1; bytes sha256 = 2; bytes sha512 = 3; int64 kind = 4; int64 origin = 5; int64 size = 6; }
 //	message Record  { string predicate_type = 1; string builder_id = 2; string build_type = 3; string invocation_id = 4;
 //	                  int64 slsa_build_level = 5; string source_uri = 6; string source_commit = 7; bytes caller = 8;
-//	                  repeated Subject subjects = 9; string principal = 10; }
+//	                  repeated Subject subjects = 9; string principal = 10; SBOM sbom = 11; }
 //
-// A record without a field was written by a version that did not know it, and reads
-// as if the field were empty: a pending row of such a version is completed like others.
+// The SBOM of a record is in sbom.go. A record without a field was written by a version
+// that did not know it, and reads as if the field were empty: a pending row of such a
+// version is completed like others.
 
 func appendBytes[T string | []byte](b []byte, num protowire.Number, v T) []byte {
 	if len(v) == 0 {

@@ -35,6 +35,8 @@ func TestFullDatabase(t *testing.T) {
 	ctx := context.Background()
 	must(t, s.SaveDecision(ctx, &Decision{ID: "d", Key: "k"}))
 	begun, fresh := testPending(1), testPending(2)
+	begun.Record.SBOM = &SBOM{Components: []Component{component("a", "1", "MIT")}}
+	fresh.Record.SBOM = begun.Record.SBOM
 	must(t, s.BeginAttestation(ctx, begun))
 	generation := s.Generation()
 	setLimit := func(pages int64) {
@@ -70,12 +72,16 @@ func TestFullDatabase(t *testing.T) {
 	}
 	_, err := s.Attestation(ctx, begun.ID)
 	wantCode(t, err, CodeNotFound)
+	search := ComponentSearch{Components: purlIDs(t, s, "pkg:npm/a@1")}
+	diff(t, hitIDs(searchAll(t, s, search)), []string(nil))
 
 	setLimit(1 << 20)
 	must(t, s.RecordAsk(ctx, Ask{DecisionID: "d", Caller: "new"}))
 	must(t, s.BeginAttestation(ctx, fresh))
 	must(t, s.CompleteAttestation(ctx, begun.ID, 1, []byte("b"), LogHead{}))
 	must(t, s.SaveDecision(ctx, &Decision{ID: "big", Answer: make([]byte, 1<<20)}))
+	must(t, s.CompleteAttestation(ctx, fresh.ID, 2, []byte("b"), LogHead{}))
+	diff(t, hitIDs(searchAll(t, s, search)), []string{fresh.ID, begun.ID})
 	must(t, s.Check(ctx))
 }
 
@@ -144,8 +150,7 @@ func TestFailedFlush(t *testing.T) {
 	s := openAt(t, path)
 	must(t, s.Check(context.Background()))
 	for _, id := range acknowledged(string(out)) {
-		_, err := s.Attestation(context.Background(), id)
-		must(t, err)
+		must(t, checkAcknowledged(context.Background(), s, "complete", id))
 	}
 }
 
@@ -159,7 +164,9 @@ func acknowledged(out string) (ids []string) {
 }
 
 // TestKill kills a process that writes from several goroutines, at ten moments, and
-// looks in its file each time: what it had acknowledged is there.
+// looks in its file each time: what it had acknowledged is there, and is found by its
+// components. The index is folded at every other SBOM, so that folds and merges are
+// killed too.
 func TestKill(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "assay.db")
 	ctx := context.Background()
@@ -178,8 +185,15 @@ func TestKill(t *testing.T) {
 		must(t, err)
 		for _, p := range pending {
 			must(t, s.CompleteAttestation(ctx, p.ID, 1, []byte(p.ID), LogHead{}))
+			must(t, findByComponents(ctx, s, p.ID))
 		}
 		must(t, s.Check(ctx))
+		all, more, err := s.ListAttestations(ctx, Query{PageSize: maxPageSize})
+		must(t, err)
+		hits := searchAll(t, s, ComponentSearch{License: "MIT", PageSize: maxPageSize})
+		if more == "" && len(hits) != len(all) {
+			t.Fatalf("round %d: %d SBOMs of %d", round, len(hits), len(all))
+		}
 		must(t, s.Close())
 	}
 	if total < 100 {
@@ -192,10 +206,10 @@ func checkAcknowledged(ctx context.Context, s *Store, kind, id string) error {
 	switch kind {
 	case "complete":
 		a, err := s.Attestation(ctx, id)
-		if err == nil && string(a.Bundle) != id {
-			return fmt.Errorf("bundle %q", a.Bundle)
+		if err != nil || string(a.Bundle) != id {
+			return fmt.Errorf("bundle %q: %w", a.Bundle, err)
 		}
-		return err
+		return findByComponents(ctx, s, id)
 	case "begin":
 		pending, err := s.PendingAttestations(ctx)
 		if slices.ContainsFunc(pending, func(p *Pending) bool { return p.ID == id }) {
@@ -223,6 +237,25 @@ func checkAcknowledged(ctx context.Context, s *Store, kind, id string) error {
 		return nil
 	}
 	return errors.New("unknown kind")
+}
+
+// childSBOM has a component that no other has, one that all have, and a licence.
+func childSBOM(id string) *SBOM {
+	return &SBOM{Components: []Component{component("own", id), component("common", "1", "MIT")}}
+}
+
+func findByComponents(ctx context.Context, s *Store, id string) error {
+	own, found, err := s.ComponentByPURL(ctx, component("own", id).PURL)
+	if err != nil || !found {
+		return fmt.Errorf("its component is not known: %w", err)
+	}
+	for _, q := range []ComponentSearch{{Components: []int64{own.ID}}, {Components: []int64{own.ID}, License: "MIT"}} {
+		hits, _, err := s.SearchComponents(ctx, q)
+		if err != nil || len(hits) != 1 || hits[0].Attestation.ID != id {
+			return fmt.Errorf("%d hits: %w", len(hits), err)
+		}
+	}
+	return nil
 }
 
 // killedChild starts the child, kills it at some moment after its first writes and
@@ -257,6 +290,9 @@ func TestChild(t *testing.T) {
 	}
 	s, err := Open(context.Background(), Config{Path: path, Now: testClock})
 	must(t, err)
+	bounds := testBounds()
+	bounds.foldSBOMs = 2
+	smallBounds(t, s, bounds)
 	if mode == "fail" {
 		childFails(t, s)
 		return
@@ -282,7 +318,7 @@ func childWrites(s *Store, mode string, g int) {
 	for i := 1; ; i++ {
 		p := testPending(0)
 		p.ID = number(decision, i)
-		p.Record.ID = ""
+		p.Record.ID, p.Record.SBOM = "", childSBOM(p.ID)
 		if err := s.BeginAttestation(ctx, p); err != nil {
 			say("error %v", err)
 			return
@@ -314,10 +350,11 @@ func childFails(t *testing.T, s *Store) {
 	var last string
 	for i := 0; err == nil && i < 1000; i++ {
 		p := testPending(i)
+		p.Record.SBOM = childSBOM(p.ID)
 		if err = s.BeginAttestation(ctx, p); err != nil {
 			break
 		}
-		if err = s.CompleteAttestation(ctx, p.ID, 1, []byte("b"), LogHead{}); err == nil {
+		if err = s.CompleteAttestation(ctx, p.ID, 1, []byte(p.ID), LogHead{}); err == nil {
 			last = p.ID
 			say("ack %s", last)
 		}

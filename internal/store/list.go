@@ -92,7 +92,7 @@ func (p *page) sql(columns, from, t string) (string, []any) {
 		b.WriteString(sep + "(" + created + ", " + seq + ")" + compare + "(?, ?)")
 		args = append(args, p.after.at, p.after.seq)
 	}
-	b.WriteString(" ORDER BY " + created + direction + ", " + seq + direction + " LIMIT ?")
+	b.WriteString(" ORDER BY " + created + direction + ", " + seq + direction + " LIMIT +?")
 	return b.String(), append(args, p.size+1)
 }
 
@@ -128,7 +128,7 @@ func (s *Store) ListAttestations(ctx context.Context, q Query) (list []*Attestat
 	query, args := p.sql(attestationColumns+bundle, "attestations a CROSS JOIN bundles b ON b.attestation = a.seq", "a")
 	var last cursor
 	more, err := s.readPage(ctx, p, query, args, func(rows rowScanner) error {
-		a, seq, err := scanAttestation(rows)
+		a, seq, err := s.scanAttestation(rows)
 		if err == nil {
 			list, last = append(list, a), cursor{micros(a.CreatedAt), seq}
 		}

@@ -102,8 +102,8 @@ func (s *Store) Session(ctx context.Context, id [16]byte) (caller []byte, expire
 func (s *Store) DeleteExpired(ctx context.Context) error {
 	now := micros(s.now())
 	for _, query := range []string{
-		"DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at < ? LIMIT ?)",
-		"DELETE FROM consumed WHERE key IN (SELECT key FROM consumed WHERE expires_at < ? LIMIT ?)",
+		"DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at < ? LIMIT +?)",
+		"DELETE FROM consumed WHERE key IN (SELECT key FROM consumed WHERE expires_at < ? LIMIT +?)",
 	} {
 		for deleted := int64(purgeRows); deleted == purgeRows; {
 			err := s.w.do(ctx, 256, func(c *conn) error {

@@ -50,27 +50,34 @@ const scanReaders = 2
 
 // Store is an open database. Its methods may be called concurrently.
 type Store struct {
-	now      func() time.Time
-	log      *slog.Logger
-	tokenKey []byte
-	lock     *os.File
-	conn     *conn
-	copier   *checkpointer
-	w        *writer
-	points   *sql.DB // reads of one key
-	scans    *sql.DB // lists
-	get      statements
-	gen      generation
-	askOps   sync.Pool
+	now        func() time.Time
+	log        *slog.Logger
+	tokenKey   []byte
+	lock       *os.File
+	conn       *conn
+	copier     *checkpointer
+	w          *writer
+	points     *sql.DB // reads of one key
+	scans      *sql.DB // lists
+	get        statements
+	gen        generation
+	askOps     sync.Pool
+	packer     packer
+	dictionary *dictionary
+	index      *index
 
 	// These belong to the writer's goroutine.
 	pending map[digest]*pendingRow
 	head    *headMark
 }
 
-// statements are the prepared reads, each by one key.
+// statements are the prepared reads, each by one key. Here and elsewhere a limit is
+// bound as "LIMIT +?": SQLite plans by the value of a bare parameter there, and compiles
+// the statement anew for each value that is bound, which cost more than half of a read.
 type statements struct {
-	session, consumed, attestation, bySHA256, decision, decisionByKey *sql.Stmt
+	session, consumed, attestation, bySHA256, decision, decisionByKey, byPURL *sql.Stmt
+	newestPassed, olderPassed, builds                                         *sql.Stmt
+	chunk, byName, byVersion                                                  *sql.Stmt // of the lists' connections
 }
 
 // Open opens the database, creates it or brings its schema up to date. What was
@@ -87,7 +94,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 }
 
 func open(ctx context.Context, cfg Config, steps []migration) (_ *Store, err error) {
-	s := &Store{now: cfg.Now, log: cfg.Logger, tokenKey: cfg.PageTokenKey, askOps: newAskOps(), pending: make(map[digest]*pendingRow)}
+	s := &Store{now: cfg.Now, log: cfg.Logger, tokenKey: cfg.PageTokenKey, askOps: newAskOps(), packer: newPacker(), dictionary: newDictionary(), pending: make(map[digest]*pendingRow)}
 	if err := s.defaults(); err != nil {
 		return nil, err
 	}
@@ -118,6 +125,9 @@ func open(ctx context.Context, cfg Config, steps []migration) (_ *Store, err err
 	if s.head, err = loadHeadMark(s.conn); err != nil {
 		return nil, refused(err)
 	}
+	if s.index, err = openIndex(s.conn, s.log); err != nil {
+		return nil, refused(err)
+	}
 	readers := cfg.Readers
 	if readers <= 0 {
 		readers = max(4, 2*runtime.GOMAXPROCS(0))
@@ -128,7 +138,7 @@ func open(ctx context.Context, cfg Config, steps []migration) (_ *Store, err err
 	if s.copier, err = startCheckpointer(ctx, path, s.log); err != nil {
 		return nil, refused(err)
 	}
-	s.w = startWriter(s.conn, s.copier, s.head, s.log)
+	s.w = startWriter(s.conn, s.copier, s.head, s.index, s.log)
 	return s, nil
 }
 
@@ -191,11 +201,34 @@ func lockFile(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := flock(f); err != nil {
 		f.Close()
 		return nil, refusal.New(CodeStoreLocked, "%s is locked, so another process has the database open: %w", path, err)
 	}
 	return f, nil
+}
+
+// lockPatience is how long a lock that somebody holds is asked for.
+const lockPatience = time.Second
+
+// flock takes the lock. A process that ended while it was starting a child leaves the
+// lock with the child until that executes its program, which is milliseconds; a holder
+// that means it is still there after lockPatience.
+func flock(f *os.File) error {
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	enough := time.After(lockPatience)
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
+		}
+		select {
+		case <-again.C:
+		case <-enough:
+			return err
+		}
+	}
 }
 
 func (s *Store) openReaders(ctx context.Context, path string, readers int) error {
@@ -210,25 +243,41 @@ func (s *Store) openReaders(ctx context.Context, path string, readers int) error
 		return db
 	}
 	s.points, s.scans = pool(readers), pool(scanReaders)
-	for _, p := range []struct {
+	type prepared struct {
 		stmt  **sql.Stmt
 		query string
-	}{
+	}
+	prepare := func(db *sql.DB, list ...prepared) (err error) {
+		for _, p := range list {
+			if *p.stmt, err = db.PrepareContext(ctx, p.query); err != nil { //nolint:sqlclosecheck // lives as long as db, which closes it
+				return err
+			}
+		}
+		return nil
+	}
+	err = prepare(s.points, []prepared{
 		{&s.get.session, "SELECT caller, expires_at FROM sessions WHERE id = ?"},
 		{&s.get.consumed, "SELECT EXISTS (SELECT 1 FROM consumed WHERE key = ?)"},
 		{&s.get.attestation, "SELECT " + attestationColumns + "b.bundle FROM attestations a JOIN bundles b ON b.attestation = a.seq WHERE a.id = ?"},
 		{&s.get.bySHA256, "SELECT " + attestationColumns + `b.bundle FROM subjects s
 			CROSS JOIN attestations a ON a.seq = s.attestation CROSS JOIN bundles b ON b.attestation = s.attestation
-			WHERE s.sha256 = ? ORDER BY s.attestation DESC LIMIT ?`},
+			WHERE s.sha256 = ?1 AND (?2 = '' OR a.predicate_type = ?2) ORDER BY s.attestation DESC LIMIT +?3`},
 		{&s.get.decision, "SELECT " + decisionColumns + " FROM decisions d WHERE d.id = ?"},
 		{&s.get.decisionByKey, "SELECT " + decisionColumns + ` FROM decisions d
 			WHERE d.key = ? AND d.expires_at > ? AND d.ask_key = ? ORDER BY d.expires_at DESC, d.seq DESC LIMIT 1`},
-	} {
-		if *p.stmt, err = s.points.PrepareContext(ctx, p.query); err != nil { //nolint:sqlclosecheck // lives as long as s.points, which closes it
-			return err
-		}
+		{&s.get.byPURL, "SELECT " + versionColumns + " FROM components WHERE key = ?"},
+		{&s.get.newestPassed, newestPassed},
+		{&s.get.olderPassed, olderPassed},
+		{&s.get.builds, buildsBySHA256},
+	}...)
+	if err != nil {
+		return err
 	}
-	return nil
+	return prepare(s.scans, []prepared{
+		{&s.get.chunk, "SELECT chunk FROM postings WHERE id = ?"},
+		{&s.get.byName, versionsByName},
+		{&s.get.byVersion, versionsByVersion},
+	}...)
 }
 
 // Close finishes the writes that are queued, refuses new ones and closes the file.

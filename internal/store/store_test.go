@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -20,7 +21,7 @@ func testClock() time.Time { return time.Date(2026, 3, 1, 12, 0, 0, 123456000, t
 
 func openAt(tb testing.TB, path string) *Store {
 	tb.Helper()
-	s, err := Open(context.Background(), Config{Path: path, Now: testClock, PageTokenKey: make([]byte, 32)})
+	s, err := Open(context.Background(), Config{Path: path, Now: testClock, PageTokenKey: make([]byte, 32), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -130,12 +131,12 @@ func TestAttestationLife(t *testing.T) {
 	pending, err = s.PendingAttestations(ctx)
 	must(t, err)
 	diff(t, pending, []*Pending(nil))
-	list, more, err := s.AttestationsBySHA256(ctx, number("shared", 0), 0)
+	list, more, err := s.AttestationsBySHA256(ctx, number("shared", 0), "", 0)
 	must(t, err)
 	if more || len(list) != 2 || list[0].ID != second.ID || list[1].ID != first.ID || string(list[0].Bundle) != "bundle 2" {
 		t.Fatalf("got %v", list)
 	}
-	list, more, err = s.AttestationsBySHA256(ctx, number("shared", 0), 1)
+	list, more, err = s.AttestationsBySHA256(ctx, number("shared", 0), "", 1)
 	must(t, err)
 	if !more || len(list) != 1 || list[0].ID != second.ID {
 		t.Fatalf("got %v", list)
@@ -230,7 +231,7 @@ func TestRecordsAreChecked(t *testing.T) {
 	wantCode(t, s.CompleteAttestation(ctx, "x", 1, []byte("b"), LogHead{}), CodeRecordInvalid)
 	_, err := s.Attestation(ctx, "sha256:x")
 	wantCode(t, err, CodeRecordInvalid)
-	_, _, err = s.AttestationsBySHA256(ctx, "", 1)
+	_, _, err = s.AttestationsBySHA256(ctx, "", "", 1)
 	wantCode(t, err, CodeRecordInvalid)
 	wantCode(t, s.SaveDecision(ctx, &Decision{}), CodeRecordInvalid)
 	wantCode(t, s.SaveDecision(ctx, &Decision{ID: "d", Environment: "\xff"}), CodeRecordInvalid)
@@ -248,7 +249,7 @@ func TestManySubjects(t *testing.T) {
 		p.Record.Subjects = append(p.Record.Subjects, Subject{Name: "f", SHA256: number("many", i/2)})
 	}
 	want := put(t, s, p, 1)
-	got, _, err := s.AttestationsBySHA256(context.Background(), number("many", maxSubjects/2-1), 10)
+	got, _, err := s.AttestationsBySHA256(context.Background(), number("many", maxSubjects/2-1), "", 10)
 	must(t, err)
 	diff(t, got, []*Attestation{want})
 }
@@ -342,7 +343,7 @@ func TestTurnsBySHA256(t *testing.T) {
 	}
 	pick := func(limit int, wantMore bool, want ...string) {
 		t.Helper()
-		list, more, err := s.AttestationsBySHA256(ctx, number("shared", 0), limit)
+		list, more, err := s.AttestationsBySHA256(ctx, number("shared", 0), "", limit)
 		must(t, err)
 		var got []string
 		for _, a := range list {

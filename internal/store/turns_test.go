@@ -51,7 +51,7 @@ func (c *crowd) add(principal string, origin int, change ...func(*Attestation)) 
 
 func (c *crowd) picked(limit int) []string {
 	c.t.Helper()
-	list, more, err := c.s.AttestationsBySHA256(context.Background(), c.sha256, limit)
+	list, more, err := c.s.AttestationsBySHA256(context.Background(), c.sha256, "", limit)
 	must(c.t, err)
 	if more != (c.n > limit) || len(list) != min(limit, c.n) {
 		c.t.Fatalf("%d of %d, more = %t", len(list), c.n, more)
@@ -192,7 +192,7 @@ func TestTurnsModel(t *testing.T) {
 					return err
 				}
 				row := &pendingRow{record: r.record, subjects: appendSubjects(nil, r.record.Subjects)}
-				if err := insertAttestation(c, id, row, 1, []byte("b")); err != nil {
+				if _, err := insertAttestation(c, id, row, 1, []byte("b")); err != nil {
 					return err
 				}
 			}
@@ -201,16 +201,20 @@ func TestTurnsModel(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, more, err := s.AttestationsBySHA256(context.Background(), sha256, limit)
+		got, more, err := s.AttestationsBySHA256(context.Background(), sha256, "", limit)
 		if err != nil {
 			t.Fatal(err)
 		}
 		want := inTurns(rows, limit)
+		ids, err := s.AttestationIDsBySHA256(context.Background(), sha256, "", AnyOrigin, limit)
+		if err != nil || len(ids) != len(got) {
+			t.Fatalf("%d ids, want %d (%v)", len(ids), len(got), err)
+		}
 		if len(got) != len(want) || more != (len(rows) > limit) {
 			t.Fatalf("%d rows, more = %t; want %d", len(got), more, len(want))
 		}
 		for i := range got {
-			if got[i].ID != want[i].id || got[i].Principal != want[i].record.Principal {
+			if got[i].ID != want[i].id || ids[i] != want[i].id || got[i].Principal != want[i].record.Principal {
 				t.Fatalf("row %d is %s, want %+v", i, got[i].ID, want[i])
 			}
 		}

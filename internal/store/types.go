@@ -26,6 +26,10 @@ type Attestation struct {
 	LogIndex  int64
 	Bundle    []byte
 	Subjects  []Subject
+	// SBOM is what the component index keeps of the attestation, nil where it is no
+	// SBOM. BeginAttestation makes it durable and CompleteAttestation makes it visible;
+	// it is not read back, since the bundle has all.
+	SBOM *SBOM
 }
 
 // Subject is an artifact an attestation speaks of.

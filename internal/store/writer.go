@@ -14,7 +14,7 @@ import (
 // whoever waits for the next one waits milliseconds.
 const (
 	maxQueuedOps   = 8192
-	maxQueuedBytes = 128 << 20
+	maxQueuedBytes = 2 * maxBlobBytes // so that behind the largest write others may wait
 	maxBatchOps    = 512
 	maxBatchBytes  = 2 << 20
 	// maxYields is how often collect lets others run before it settles for what is
@@ -69,6 +69,7 @@ type writer struct {
 	conn    *conn
 	asks    *askBook
 	head    *headMark
+	index   *index
 	copier  *checkpointer
 	log     *slog.Logger
 	queue   chan *op
@@ -82,11 +83,12 @@ type writer struct {
 	closed bool
 }
 
-func startWriter(c *conn, k *checkpointer, head *headMark, log *slog.Logger) *writer {
+func startWriter(c *conn, k *checkpointer, head *headMark, index *index, log *slog.Logger) *writer {
 	w := &writer{
 		conn:    c,
 		asks:    newAskBook(),
 		head:    head,
+		index:   index,
 		copier:  k,
 		log:     log,
 		queue:   make(chan *op, maxQueuedOps),
@@ -166,8 +168,26 @@ func (w *writer) loop() {
 			batch[i] = nil
 			o.done <- o.err
 		}
-		w.checkpoint(size)
+		w.checkpoint(size + w.tend())
 	}
+}
+
+// tend keeps the component index in order, between two commits. Nothing that was
+// acknowledged hangs on it.
+func (w *writer) tend() int {
+	if w.failure.Load() != nil {
+		return 0
+	}
+	size, err := w.index.tend(w.conn)
+	switch conditionOf(err) {
+	case condFailed:
+		w.fail(err)
+	default:
+		if err != nil {
+			w.log.Warn("the component index could not be folded, will try again", "error", err)
+		}
+	}
+	return size
 }
 
 func (w *writer) checkpoint(size int) {
@@ -259,6 +279,7 @@ func answer(batch []*op, err error) {
 func (w *writer) transact(batch []*op) error {
 	return w.conn.transact(func() error {
 		w.head.batch = LogHead{}
+		w.index.begin()
 		var asks []*op
 		for _, o := range batch {
 			if o.run == nil {
@@ -272,6 +293,7 @@ func (w *writer) transact(batch []*op) error {
 		if err := w.asks.write(w.conn, asks); err != nil {
 			return err
 		}
+		w.index.publish(w.conn)
 		return w.head.write(w.conn)
 	})
 }

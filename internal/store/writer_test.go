@@ -273,7 +273,7 @@ func TestCancelledReads(t *testing.T) {
 				if refusal.CodeOf(err) == CodeNotFound {
 					t.Error("a cancelled read said that there is no such row")
 				}
-				list, _, err := s.AttestationsBySHA256(ctx, want.Record.Subjects[0].SHA256, 10)
+				list, _, err := s.AttestationsBySHA256(ctx, want.Record.Subjects[0].SHA256, "", 10)
 				if err == nil && (len(list) != 1 || list[0].ID != want.ID) {
 					t.Errorf("asked for the digest of %s, got %d rows", want.ID, len(list))
 				}
