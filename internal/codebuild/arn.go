@@ -3,6 +3,7 @@ package codebuild
 import (
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/assay-build/assay/internal/refusal"
 )
@@ -25,18 +26,24 @@ const (
 )
 
 var (
-	rePartition = regexp.MustCompile(`^` + partitionPattern + `$`)
-	reRegion    = regexp.MustCompile(`^` + regionPattern + `$`)
-	reAccount   = regexp.MustCompile(`^` + accountPattern + `$`)
-	reProject   = regexp.MustCompile(`^` + projectPattern + `$`)
-	reBuildID   = regexp.MustCompile(`^` + projectPattern + `:` + uuidPattern + `$`)
-	reBuildARN  = regexp.MustCompile(`^arn:` + partitionPattern + `:codebuild:` + regionPattern + `:` + accountPattern + `:build/` + projectPattern + `:` + uuidPattern + `$`)
-	reBatchARN  = regexp.MustCompile(`^arn:` + partitionPattern + `:codebuild:` + regionPattern + `:` + accountPattern + `:build-batch/` + projectPattern + `:` + uuidPattern + `$`)
-	reRoleName  = regexp.MustCompile(`^` + roleNamePattern + `$`)
-	reRoleARN   = regexp.MustCompile(`^arn:` + partitionPattern + `:iam::` + accountPattern + `:role/((?:[A-Za-z0-9_+=,.@-]+/)*)` + roleNamePattern + `$`)
-	reSession   = regexp.MustCompile(`^[A-Za-z0-9_+=,.@-]{2,64}$`)
-	reUniqueID  = regexp.MustCompile(`^AROA[A-Z0-9]{12,124}$`)
+	rePartition = lazy(`^` + partitionPattern + `$`)
+	reRegion    = lazy(`^` + regionPattern + `$`)
+	reAccount   = lazy(`^` + accountPattern + `$`)
+	reProject   = lazy(`^` + projectPattern + `$`)
+	reBuildID   = lazy(`^` + projectPattern + `:` + uuidPattern + `$`)
+	reBuildARN  = lazy(`^arn:` + partitionPattern + `:codebuild:` + regionPattern + `:` + accountPattern + `:build/` + projectPattern + `:` + uuidPattern + `$`)
+	reBatchARN  = lazy(`^arn:` + partitionPattern + `:codebuild:` + regionPattern + `:` + accountPattern + `:build-batch/` + projectPattern + `:` + uuidPattern + `$`)
+	reRoleName  = lazy(`^` + roleNamePattern + `$`)
+	reRoleARN   = lazy(`^arn:` + partitionPattern + `:iam::` + accountPattern + `:role/((?:[A-Za-z0-9_+=,.@-]+/)*)` + roleNamePattern + `$`)
+	reSession   = lazy(`^[A-Za-z0-9_+=,.@-]{2,64}$`)
+	reUniqueID  = lazy(`^AROA[A-Z0-9]{12,124}$`)
 )
+
+// lazy is a pattern that is compiled when it is first needed: the processes that read
+// artifacts need none of them, and are started often.
+func lazy(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
+}
 
 // ARN names one build.
 type ARN struct{ Partition, Region, Account, Project, UUID string }
@@ -45,7 +52,7 @@ type ARN struct{ Partition, Region, Account, Project, UUID string }
 // no other spelling: equal builds have equal ARNs. A batch is not a build.
 func ParseBuildARN(s string) (ARN, error) {
 	if len(s) <= maxARNBytes {
-		if m := reBuildARN.FindStringSubmatch(s); m != nil && partitionOf(m[2]) == m[1] {
+		if m := reBuildARN().FindStringSubmatch(s); m != nil && partitionOf(m[2]) == m[1] {
 			return ARN{Partition: m[1], Region: m[2], Account: m[3], Project: m[4], UUID: m[5]}, nil
 		}
 	}
@@ -89,10 +96,10 @@ type role struct {
 // parseRole reads what CodeBuild calls a service role: an ARN, or only the name of
 // a role in the build's account. ok is false for a role of another account.
 func parseRole(s string, in ARN) (r role, ok bool) {
-	if m := reRoleARN.FindStringSubmatch(s); m != nil && len(s) <= maxARNBytes+512 {
+	if m := reRoleARN().FindStringSubmatch(s); m != nil && len(s) <= maxARNBytes+512 {
 		return role{arn: s, name: m[4], path: true}, m[1] == in.Partition && m[2] == in.Account
 	}
-	if reRoleName.MatchString(s) {
+	if reRoleName().MatchString(s) {
 		return role{arn: "arn:" + in.Partition + ":iam::" + in.Account + ":role/" + s, name: s}, true
 	}
 	return role{}, false

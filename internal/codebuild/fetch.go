@@ -8,7 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
-	"regexp"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -49,9 +49,9 @@ const uploadSkew = 10 * time.Second
 const noVersion = "null"
 
 var (
-	reS3ARN = regexp.MustCompile(`^arn:` + partitionPattern + `:s3:::([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?$`)
+	reS3ARN = lazy(`^arn:` + partitionPattern + `:s3:::([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?$`)
 	// reSpecialBucket are names that the SDK does not send to the bucket's S3 host.
-	reSpecialBucket = regexp.MustCompile(`(?:--x-s3|--xa-s3|--ol-s3|--op-s3|--table-s3|-s3alias|\.mrap)$`)
+	reSpecialBucket = lazy(`(?:--x-s3|--xa-s3|--ol-s3|--op-s3|--table-s3|-s3alias|\.mrap)$`)
 )
 
 // Object is one object that a build uploaded, hashed.
@@ -61,7 +61,15 @@ type Object struct {
 	VersionID      string // "" where the bucket keeps none
 	SHA256, SHA512 string // lower-case hex
 	Size           int64
-	Confirmed      bool // CodeBuild recorded the same SHA-256
+	Confirmed      bool   // CodeBuild recorded the same SHA-256
+	Path           string // where the bytes are kept, if they are
+}
+
+// Copy takes the bytes of one object while they are read and hashed. Name is where
+// they are afterwards; what turns out not to be the build's is removed from there.
+type Copy interface {
+	io.WriteCloser
+	Name() string
 }
 
 // version is one version of a key, as S3 lists it.
@@ -79,12 +87,14 @@ type fetch struct {
 	objects    int
 	maxBytes   int64
 	maxObjects int
+	keep       func() (Copy, error)
 }
 
 // Fetch reads and hashes what a finished build uploaded, sorted by name. See the
 // package comment for what counts as uploaded. It takes as long as the reading
-// does: bound it by ctx.
-func (r *Reader) Fetch(ctx context.Context, b *Build, maxBytes int64, maxObjects int) ([]Object, error) {
+// does: bound it by ctx. Where keep is not nil each object is copied into what it
+// returns; the copies are the caller's to remove, also after an error.
+func (r *Reader) Fetch(ctx context.Context, b *Build, maxBytes int64, maxObjects int, keep func() (Copy, error)) ([]Object, error) {
 	arn, err := ParseBuildARN(b.ARN)
 	if err != nil {
 		return nil, err
@@ -96,7 +106,7 @@ func (r *Reader) Fetch(ctx context.Context, b *Build, maxBytes int64, maxObjects
 	if b.FinishedAt.IsZero() {
 		return nil, refusal.New(CodeNotFinished, "build %s still runs", arn.ID())
 	}
-	f := &fetch{r: r, store: c.store, build: b, bytes: maxBytes, objects: maxObjects, maxBytes: maxBytes, maxObjects: maxObjects}
+	f := &fetch{r: r, store: c.store, build: b, bytes: maxBytes, objects: maxObjects, maxBytes: maxBytes, maxObjects: maxObjects, keep: keep}
 	byName := make(map[string]Object)
 	for i := range b.Artifacts {
 		objects, err := f.artifact(ctx, &b.Artifacts[i])
@@ -126,8 +136,8 @@ func (r *Reader) Fetch(ctx context.Context, b *Build, maxBytes int64, maxObjects
 }
 
 func (f *fetch) artifact(ctx context.Context, a *Artifact) ([]Object, error) {
-	m := reS3ARN.FindStringSubmatch(a.Location)
-	if m == nil || m[1] != f.build.Partition || strings.Contains(m[2], "..") || reSpecialBucket.MatchString(m[2]) {
+	m := reS3ARN().FindStringSubmatch(a.Location)
+	if m == nil || m[1] != f.build.Partition || strings.Contains(m[2], "..") || reSpecialBucket().MatchString(m[2]) {
 		return nil, refusal.New(CodeArtifactInvalid, "the artifact's location %.300q is not an object or prefix of an S3 bucket", a.Location)
 	}
 	bucket, key := m[2], strings.TrimSuffix(m[3], "/")
@@ -183,6 +193,11 @@ func (f *fetch) confirmed(ctx context.Context, bucket, key string, versions []ve
 		if o.SHA256 == sum {
 			o.Confirmed = true
 			return o, nil
+		}
+		if o.Path != "" {
+			if err := os.Remove(o.Path); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return nil, refusal.New(CodeArtifactDigestMismatch, "no object at %.300q from the time of the upload has the SHA-256 %s that CodeBuild recorded", bucket+"/"+key, sum)
@@ -276,8 +291,20 @@ func (f *fetch) read(ctx context.Context, bucket string, v version) (*Object, er
 		return nil, refusal.New(CodeArtifactChanged, "S3 answered with another version of %.300q than was asked for", name)
 	}
 	h256, h512 := sha256.New(), sha512.New()
+	to, kept := []io.Writer{h256, h512}, ""
+	if f.keep != nil {
+		c, err := f.keep()
+		if err != nil {
+			return nil, err
+		}
+		defer c.Close()
+		to, kept = append(to, c), c.Name()
+	}
 	// One byte more than listed shows an object that is not the listed one.
-	n, err := io.Copy(io.MultiWriter(h256, h512), io.LimitReader(out.Body, v.size+1))
+	n, err := io.Copy(io.MultiWriter(to...), io.LimitReader(out.Body, v.size+1))
+	if refusal.CodeOf(err) != "" {
+		return nil, err // of the copy
+	}
 	if err != nil {
 		return nil, f.r.failed(ctx, "the artifact", err)
 	}
@@ -287,7 +314,7 @@ func (f *fetch) read(ctx context.Context, bucket string, v version) (*Object, er
 	f.bytes -= n
 	o := &Object{
 		Name: name, Bucket: bucket, Key: v.key, VersionID: v.id, Size: n,
-		SHA256: hex.EncodeToString(h256.Sum(nil)), SHA512: hex.EncodeToString(h512.Sum(nil)),
+		SHA256: hex.EncodeToString(h256.Sum(nil)), SHA512: hex.EncodeToString(h512.Sum(nil)), Path: kept,
 	}
 	if o.VersionID == noVersion {
 		o.VersionID = ""

@@ -55,7 +55,7 @@ func TestFetchZIP(t *testing.T) {
 	raw := e.start()
 	up := raw.Upload("app", []byte("the program"))[0]
 	b := e.finish(t, r, raw)
-	objects, err := r.Fetch(ctx(t), b, 1<<20, 10)
+	objects, err := r.Fetch(ctx(t), b, 1<<20, 10, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func TestFetchZIP(t *testing.T) {
 	e.clock.Advance(2 * time.Minute)
 	e.bucket.Put(up.Key, []byte("something else"))
 	e.bucket.Delete(up.Key)
-	again, err := r.Fetch(ctx(t), b, 1<<20, 10)
+	again, err := r.Fetch(ctx(t), b, 1<<20, 10, nil)
 	if err != nil || !slices.Equal(again, objects) {
 		t.Errorf("%+v, %v", again, err)
 	}
@@ -76,7 +76,7 @@ func TestFetchZIP(t *testing.T) {
 	up = raw.Upload("app", []byte("second"))[0]
 	e.bucket.Put(up.Key, []byte("something else"))
 	b = e.finish(t, r, raw)
-	if objects, err = r.Fetch(ctx(t), b, 1<<20, 10); err != nil || objects[0].VersionID != up.VersionID || !objects[0].Confirmed {
+	if objects, err = r.Fetch(ctx(t), b, 1<<20, 10, nil); err != nil || objects[0].VersionID != up.VersionID || !objects[0].Confirmed {
 		t.Errorf("%+v, %v", objects, err)
 	}
 }
@@ -127,7 +127,7 @@ func TestFetchZIPHostile(t *testing.T) {
 			if c.then != nil {
 				c.then(b)
 			}
-			objects, err := r.Fetch(ctx(t), b, 1<<20, 10)
+			objects, err := r.Fetch(ctx(t), b, 1<<20, 10, nil)
 			wantCode(t, err, c.want)
 			if objects != nil {
 				t.Error("a refusal comes with objects")
@@ -157,7 +157,7 @@ func TestFetchFiles(t *testing.T) {
 	e.bucket.Put("out/app/b.txt", []byte("evil"))
 	e.bucket.Put("out/app/late", []byte("evil"))
 
-	objects, err := r.Fetch(ctx(t), b, 1<<20, 10)
+	objects, err := r.Fetch(ctx(t), b, 1<<20, 10, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,19 +171,19 @@ func TestFetchFiles(t *testing.T) {
 			t.Errorf("%+v", o)
 		}
 	}
-	_, err = r.Fetch(ctx(t), b, 5, 3) // three objects of five bytes
+	_, err = r.Fetch(ctx(t), b, 5, 3, nil) // three objects of five bytes
 	wantCode(t, err, "")
-	_, err = r.Fetch(ctx(t), b, 5, 2)
+	_, err = r.Fetch(ctx(t), b, 5, 2, nil)
 	wantCode(t, err, CodeArtifactTooMany)
-	_, err = r.Fetch(ctx(t), b, 4, 3)
+	_, err = r.Fetch(ctx(t), b, 4, 3, nil)
 	wantCode(t, err, CodeArtifactTooLarge)
 	// Where the record does not tell when it uploaded, the whole build counts.
 	b.UploadStartedAt, b.UploadEndedAt = time.Time{}, time.Time{}
-	objects, err = r.Fetch(ctx(t), b, 1<<20, 10)
+	objects, err = r.Fetch(ctx(t), b, 1<<20, 10, nil)
 	if err != nil || len(objects) != 4 {
 		t.Errorf("%v, %v", names(objects), err)
 	}
-	_, err = r.Fetch(ctx(t), b, 0, 0)
+	_, err = r.Fetch(ctx(t), b, 0, 0, nil)
 	wantCode(t, err, CodeArtifactTooMany)
 }
 
@@ -213,7 +213,7 @@ func TestFetchFilesHostile(t *testing.T) {
 			e := newEnv(t, unpacked)
 			r, raw := e.New(t), e.start()
 			c.do(e, raw.Upload("x", []byte("the program"))[0])
-			objects, err := r.Fetch(ctx(t), e.finish(t, r, raw), 1<<20, 10)
+			objects, err := r.Fetch(ctx(t), e.finish(t, r, raw), 1<<20, 10, nil)
 			wantCode(t, err, c.want)
 			if c.want != "" && objects != nil {
 				t.Error("a refusal comes with objects")
@@ -235,7 +235,7 @@ func TestFetchUnversioned(t *testing.T) {
 		r, raw := e.New(t), e.start()
 		up := raw.Upload("x", []byte("the program"))[0]
 		b := e.finish(t, r, raw)
-		objects, err := r.Fetch(ctx(t), b, 1<<20, 10)
+		objects, err := r.Fetch(ctx(t), b, 1<<20, 10, nil)
 		wantCode(t, err, want)
 		if want == "" && (len(objects) != 1 || !objects[0].Confirmed || objects[0].VersionID != "") {
 			t.Errorf("%+v", objects)
@@ -244,7 +244,7 @@ func TestFetchUnversioned(t *testing.T) {
 		if want == "" {
 			want = CodeArtifactDigestMismatch
 		}
-		_, err = r.Fetch(ctx(t), b, 1<<20, 10)
+		_, err = r.Fetch(ctx(t), b, 1<<20, 10, nil)
 		wantCode(t, err, want)
 	}
 }
@@ -261,7 +261,7 @@ func TestFetchWholeBucket(t *testing.T) {
 	if len(b.Overrides) != 0 {
 		t.Errorf("overrides %+v", b.Overrides)
 	}
-	objects, err := r.Fetch(ctx(t), b, 1<<20, 10)
+	objects, err := r.Fetch(ctx(t), b, 1<<20, 10, nil)
 	if err != nil || !slices.Equal(names(objects), []string{"app-artifacts/x", "app-artifacts/y/z"}) {
 		t.Errorf("%v, %v", names(objects), err)
 	}
@@ -280,7 +280,7 @@ func TestFetchSecondary(t *testing.T) {
 	raw.Upload("app", []byte("the program"))
 	raw.UploadTo("all", map[string][]byte{"readme": []byte("read me")})
 	b := e.finish(t, r, raw)
-	objects, err := r.Fetch(ctx(t), b, 1<<20, 10)
+	objects, err := r.Fetch(ctx(t), b, 1<<20, 10, nil)
 	if err != nil || !slices.Equal(names(objects), []string{"app-artifacts/app.zip", "app-artifacts/readme"}) {
 		t.Fatalf("%v, %v", names(objects), err)
 	}
@@ -300,7 +300,7 @@ func TestFetchPages(t *testing.T) {
 	r, raw := e.New(t), e.start()
 	raw.Upload("zzz", []byte("the program"))
 	b := e.finish(t, r, raw)
-	objects, err := r.Fetch(ctx(t), b, 1<<20, 10)
+	objects, err := r.Fetch(ctx(t), b, 1<<20, 10, nil)
 	if err != nil || !slices.Equal(names(objects), []string{"app-artifacts/out/app/zzz"}) {
 		t.Errorf("%v, %v", names(objects), err)
 	}
@@ -357,7 +357,7 @@ func TestFetchTampered(t *testing.T) {
 			r := e.New(t, func(cfg *Config) {
 				cfg.AWS.HTTPClient = &http.Client{Transport: tamper{e.world.Transport(), c.change}}
 			})
-			_, err := r.Fetch(ctx(t), b, 1<<20, 10)
+			_, err := r.Fetch(ctx(t), b, 1<<20, 10, nil)
 			wantCode(t, err, c.want)
 		})
 	}

@@ -69,7 +69,7 @@ func (r *Reader) InJob(ctx context.Context, p Proof) (*Build, error) {
 	if p.SessionName != strings.Replace(r.sessionName, uuidPlaceholder, arn.UUID, 1) {
 		return nil, refusal.New(CodeSessionMismatch, "the role session is not that of build %s", arn.ID())
 	}
-	if !reRoleName.MatchString(p.RoleName) || !reUniqueID.MatchString(p.UniqueID) {
+	if !reRoleName().MatchString(p.RoleName) || !reUniqueID().MatchString(p.UniqueID) {
 		return nil, roleMismatch("what signed is not a role")
 	}
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
@@ -174,7 +174,7 @@ func (p *Proof) build() (ARN, error) {
 		}
 		return arn, nil
 	}
-	m := reBuildID.FindStringSubmatch(p.BuildID)
+	m := reBuildID().FindStringSubmatch(p.BuildID)
 	if m == nil {
 		return ARN{}, refusal.New(CodeBuildIDInvalid, "%.200q is not the id of a build, PROJECT:UUID", p.BuildID)
 	}

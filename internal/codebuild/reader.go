@@ -156,7 +156,7 @@ func checkSessionName(template string) error {
 	const sample = "00000000-0000-0000-0000-000000000000"
 	rest := strings.Replace(template, uuidPlaceholder, "", 1)
 	if len(rest)+len(uuidPlaceholder) != len(template) || strings.ContainsAny(rest, "{}") ||
-		!reSession.MatchString(strings.Replace(template, uuidPlaceholder, sample, 1)) {
+		!reSession().MatchString(strings.Replace(template, uuidPlaceholder, sample, 1)) {
 		return refusal.New(CodeConfigInvalid, "%.100q is not a role session name with %s once", template, uuidPlaceholder).InField("session_name")
 	}
 	return nil
@@ -167,21 +167,21 @@ func (a *Account) complete() error {
 	if a.Partition == "" {
 		a.Partition = "aws"
 	}
-	if !reAccount.MatchString(a.ID) {
+	if !reAccount().MatchString(a.ID) {
 		return fmt.Errorf("id %.40q is not 12 digits", a.ID)
 	}
-	if !rePartition.MatchString(a.Partition) {
+	if !rePartition().MatchString(a.Partition) {
 		return fmt.Errorf("partition %.40q is unknown", a.Partition)
 	}
 	if len(a.Regions) == 0 {
 		return fmt.Errorf("regions is empty: no build could be read")
 	}
 	for _, region := range a.Regions {
-		if !reRegion.MatchString(region) || partitionOf(region) != a.Partition {
+		if !reRegion().MatchString(region) || partitionOf(region) != a.Partition {
 			return fmt.Errorf("region %.40q is not one of partition %s", region, a.Partition)
 		}
 	}
-	m := reRoleARN.FindStringSubmatch(a.ReaderRoleARN)
+	m := reRoleARN().FindStringSubmatch(a.ReaderRoleARN)
 	if m == nil || m[1] != a.Partition || m[2] != a.ID {
 		return fmt.Errorf("reader_role_arn %.200q is not a role of account %s", a.ReaderRoleARN, a.ID)
 	}
@@ -195,7 +195,7 @@ func (a *Account) complete() error {
 		if project == anyProject && len(a.Projects) == 1 {
 			continue
 		}
-		if !reProject.MatchString(project) {
+		if !reProject().MatchString(project) {
 			return fmt.Errorf("project %.160q is not the name of a project", project)
 		}
 	}

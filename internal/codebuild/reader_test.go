@@ -171,7 +171,7 @@ func TestReaderRole(t *testing.T) {
 	b.Finish(types.StatusTypeSucceeded)
 	finished, err := r.Finished(ctx(t), b.ARN)
 	wantCode(t, err, "")
-	_, err = r.Fetch(ctx(t), finished, 1<<20, 10)
+	_, err = r.Fetch(ctx(t), finished, 1<<20, 10, nil)
 	wantCode(t, err, CodeReaderDenied)
 }
 

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -38,10 +37,10 @@ const (
 )
 
 var (
-	reImageDigest = regexp.MustCompile(`@sha256:([0-9a-f]{64})$`)
+	reImageDigest = lazy(`@sha256:([0-9a-f]{64})$`)
 	// reBuildspecPath is what can be nothing but the path of a file or the ARN of an
 	// object. A buildspec's own text has line breaks, or at least "version: 0.2".
-	reBuildspecPath = regexp.MustCompile(`^(?:arn:[a-z-]+:s3:::)?[A-Za-z0-9_.@+=,/-]+$`)
+	reBuildspecPath = lazy(`^(?:arn:[a-z-]+:s3:::)?[A-Za-z0-9_.@+=,/-]+$`)
 )
 
 // invalid blames a field of the record, in the spelling of the CodeBuild API. The
@@ -166,7 +165,7 @@ func (r *record) batch(s string) string {
 	if s == "" {
 		return ""
 	}
-	m := reBatchARN.FindStringSubmatch(s)
+	m := reBatchARN().FindStringSubmatch(s)
 	if m == nil || m[1] != r.arn.Partition || m[2] != r.arn.Region || m[3] != r.arn.Account || m[4] != r.arn.Project {
 		r.fail(invalid("buildBatchArn", "is not a batch of the build's project"))
 	}
@@ -248,7 +247,7 @@ func isWebAddress(s string) bool {
 // isBuildspecPath reports whether a buildspec is elsewhere. In doubt it is text,
 // of which only a digest is told.
 func isBuildspecPath(spec string) bool {
-	return len(spec) <= maxFieldBytes && reBuildspecPath.MatchString(spec) && !knownSecret(spec)
+	return len(spec) <= maxFieldBytes && reBuildspecPath().MatchString(spec) && !knownSecret(spec)
 }
 
 func isGit(t types.SourceType) bool {
@@ -275,7 +274,7 @@ func (r *record) environment(e *types.ProjectEnvironment) Environment {
 	if e.DockerServer != nil {
 		out.DockerServer = &DockerServer{ComputeType: r.text("environment.dockerServer.computeType", ref(string(e.DockerServer.ComputeType)))}
 	}
-	if m := reImageDigest.FindStringSubmatch(out.Image); m != nil {
+	if m := reImageDigest().FindStringSubmatch(out.Image); m != nil {
 		out.ImageDigest = m[1]
 	}
 	for i := range e.EnvironmentVariables {

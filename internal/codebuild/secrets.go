@@ -3,7 +3,6 @@ package codebuild
 import (
 	"encoding/hex"
 	"math"
-	"regexp"
 	"strings"
 )
 
@@ -16,14 +15,14 @@ import (
 const maxEscapes = 3
 
 var (
-	reSecretName = regexp.MustCompile(`(?i)TOKEN|SECRET|PASSW|PASSPHRASE|PASSCODE|PWD|PASS$|CREDENTIAL|PRIVATE|KEY|AUTH|COOKIE|SESSION|SIGNATURE|DSN|CONNECTION_?STRING|CONN_?STR|^AWS_`)
+	reSecretName = lazy(`(?i)TOKEN|SECRET|PASSW|PASSPHRASE|PASSCODE|PWD|PASS$|CREDENTIAL|PRIVATE|KEY|AUTH|COOKIE|SESSION|SIGNATURE|DSN|CONNECTION_?STRING|CONN_?STR|^AWS_`)
 	// reSecretWord are too short to be looked for within words.
-	reSecretWord = regexp.MustCompile(`(?i)(?:^|[^a-z0-9])(?:sig|sas|pat|pass|pw|jwt|otp|hmac|bearer)[0-9]*(?:$|[^a-z0-9])`)
-	reCamel      = regexp.MustCompile(`([a-z0-9])([A-Z])`)
+	reSecretWord = lazy(`(?i)(?:^|[^a-z0-9])(?:sig|sas|pat|pass|pw|jwt|otp|hmac|bearer)[0-9]*(?:$|[^a-z0-9])`)
+	reCamel      = lazy(`([a-z0-9])([A-Z])`)
 
 	// reKnownSecret are forms that hold nothing but secrets, so that they are found
 	// within longer text as well.
-	reKnownSecret = regexp.MustCompile(strings.Join([]string{
+	reKnownSecret = lazy(strings.Join([]string{
 		`-----BEGIN`,
 		`gh[pousr]_[A-Za-z0-9]{10,}`, `github_pat_`, `\bgl(?:pat|dt|rt|cbt|ptt|ft|soat|imt|agent|oas)-[A-Za-z0-9_-]{10,}`, `\bbkua_`,
 		`\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{12,}`,
@@ -36,29 +35,29 @@ var (
 	}, "|"))
 
 	// reUserInfo finds user:password@host where no URL parser would look.
-	reUserInfo = regexp.MustCompile(`[^\s/:@]+:[^\s/@]+@[A-Za-z0-9\[]`)
+	reUserInfo = lazy(`[^\s/:@]+:[^\s/@]+@[A-Za-z0-9\[]`)
 	// rePinned is the end of an image's name that only looks like the former.
-	rePinned = regexp.MustCompile(`@sha(?:256|512):[0-9a-f]+$`)
+	rePinned = lazy(`@sha(?:256|512):[0-9a-f]+$`)
 	// reUrlUser has a second form for a password with a slash that should have been
 	// escaped: parsers take such a one for a port and a path.
-	reUrlUser = regexp.MustCompile(`://(?:[^\s/?#]*@|[^\s/]*:\S*@)`)
-	reQuery   = regexp.MustCompile(`(?s)://.*[?#]`)
+	reUrlUser = lazy(`://(?:[^\s/?#]*@|[^\s/]*:\S*@)`)
+	reQuery   = lazy(`(?s)://.*[?#]`)
 	// reFlag is a flag of a command line, and the first byte of its value.
-	reFlag = regexp.MustCompile(`(?:^|[^A-Za-z0-9])--?([A-Za-z][A-Za-z0-9_.-]*)["']?[\s,]+["']?[^\s"'-]`)
+	reFlag = lazy(`(?:^|[^A-Za-z0-9])--?([A-Za-z][A-Za-z0-9_.-]*)["']?[\s,]+["']?[^\s"'-]`)
 
-	reDense = regexp.MustCompile(`[A-Za-z0-9+/=_-]{20,}`)
+	reDense = lazy(`[A-Za-z0-9+/=_-]{20,}`)
 )
 
 // secretName reports whether a variable or parameter of that name is likely to
 // hold a secret.
 func secretName(name string) bool {
-	return reSecretName.MatchString(name) || reSecretWord.MatchString(reCamel.ReplaceAllString(name, "${1}_${2}"))
+	return reSecretName().MatchString(name) || reSecretWord().MatchString(reCamel().ReplaceAllString(name, "${1}_${2}"))
 }
 
 // knownSecret reports whether s holds something that can only be a secret.
 func knownSecret(s string) bool {
 	return inAnyForm(s, func(s string) bool {
-		return reKnownSecret.MatchString(s) || reUrlUser.MatchString(s) || reUserInfo.MatchString(rePinned.ReplaceAllString(s, "")) || secretParameter(s)
+		return reKnownSecret().MatchString(s) || reUrlUser().MatchString(s) || reUserInfo().MatchString(rePinned().ReplaceAllString(s, "")) || secretParameter(s)
 	})
 }
 
@@ -67,7 +66,7 @@ func knownSecret(s string) bool {
 // repetition, as random ones are.
 func secretValue(s string) bool {
 	return knownSecret(s) || hasQuery(s) || inAnyForm(s, func(s string) bool {
-		for _, run := range reDense.FindAllString(s, -1) {
+		for _, run := range reDense().FindAllString(s, -1) {
 			if strings.ContainsAny(run, "0123456789") && strings.ContainsFunc(run, isLetter) && entropy(run) >= 3.2 {
 				return true
 			}
@@ -78,7 +77,7 @@ func secretValue(s string) bool {
 
 // hasQuery reports whether s holds a URL with a query or a fragment. Which of
 // their parameters are secrets only who reads them knows.
-func hasQuery(s string) bool { return inAnyForm(s, reQuery.MatchString) }
+func hasQuery(s string) bool { return inAnyForm(s, reQuery().MatchString) }
 
 // inAnyForm reports whether found is true of s or of what its percent escapes
 // stand for. What is escaped more often than maxEscapes is held to be hidden.
@@ -136,7 +135,7 @@ func secretParameter(s string) bool {
 			return true
 		}
 	}
-	for _, m := range reFlag.FindAllStringSubmatch(s, -1) {
+	for _, m := range reFlag().FindAllStringSubmatch(s, -1) {
 		if secretName(m[1]) {
 			return true
 		}

@@ -47,7 +47,7 @@ func (r *Reader) trustedRole(ctx context.Context, c *clients, p *Proof) (string,
 		return "", r.failed(ctx, "the service role", errors.New("no role in the answer"))
 	}
 	role := out.Role
-	m := reRoleARN.FindStringSubmatch(aws.ToString(role.Arn))
+	m := reRoleARN().FindStringSubmatch(aws.ToString(role.Arn))
 	if m == nil || m[1] != p.Partition || m[2] != p.Account || m[4] != p.RoleName || aws.ToString(role.RoleName) != p.RoleName {
 		return "", roleMismatch("the role that signed is not the one IAM knows by its name")
 	}

@@ -10,7 +10,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -73,10 +72,10 @@ type authority struct {
 // The forms of names: of an authority, of a SPIFFE ID (SPIFFE-ID 2.1 and 2.2) and
 // of a host.
 var (
-	reAuthority = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
-	reTrust     = regexp.MustCompile(`^[a-z0-9._-]{1,255}$`)
-	reSPIFFE    = regexp.MustCompile(`^spiffe://([a-z0-9._-]{1,255})((?:/[A-Za-z0-9._-]+)+)$`)
-	reDNSName   = regexp.MustCompile(`^(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$`)
+	reAuthority = lazy(`^[a-z0-9][a-z0-9-]{0,62}$`)
+	reTrust     = lazy(`^[a-z0-9._-]{1,255}$`)
+	reSPIFFE    = lazy(`^spiffe://([a-z0-9._-]{1,255})((?:/[A-Za-z0-9._-]+)+)$`)
+	reDNSName   = lazy(`^(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$`)
 )
 
 // NewCertificates checks the configuration.
@@ -100,13 +99,13 @@ func NewCertificates(cas []CertificateAuthority) (*Certificates, error) {
 // compile checks ca. seen holds the roots of all authorities: one root under two
 // names would let either vouch for the other's workloads.
 func (ca *CertificateAuthority) compile(seen map[[sha256.Size]byte]bool) (*authority, error) {
-	if !reAuthority.MatchString(ca.Name) {
+	if !reAuthority().MatchString(ca.Name) {
 		return nil, fmt.Errorf("name %q is not of lower-case letters, digits and hyphens", ca.Name)
 	}
 	if len(ca.AllowedURIs) == 0 && len(ca.AllowedDNS) == 0 {
 		return nil, errors.New("allowed_uris and allowed_dns are empty: nobody could call")
 	}
-	if ca.TrustDomain != "" && !reTrust.MatchString(ca.TrustDomain) {
+	if ca.TrustDomain != "" && !reTrust().MatchString(ca.TrustDomain) {
 		return nil, fmt.Errorf("trust_domain %q is not a SPIFFE trust domain", ca.TrustDomain)
 	}
 	for _, uri := range ca.AllowedURIs {
@@ -292,11 +291,11 @@ func workloadName(leaf *x509.Certificate) (name string, spiffe bool, err error) 
 
 // spiffeDomain returns the trust domain of a SPIFFE ID in its one spelling.
 func spiffeDomain(uri string) (domain string, ok bool) {
-	m := reSPIFFE.FindStringSubmatch(uri)
+	m := reSPIFFE().FindStringSubmatch(uri)
 	if m == nil || len(uri) > maxSPIFFEBytes || hasDotSegment(strings.TrimPrefix(m[2], "/")) {
 		return "", false
 	}
 	return m[1], true
 }
 
-func isDNSName(s string) bool { return len(s) <= 253 && reDNSName.MatchString(s) }
+func isDNSName(s string) bool { return len(s) <= 253 && reDNSName().MatchString(s) }

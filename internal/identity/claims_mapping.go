@@ -70,7 +70,7 @@ const serverURLClaim = "server_url"
 
 // reClaimName is what a claim may be called in a configuration. Claim names that
 // are URLs are among them.
-var reClaimName = regexp.MustCompile(`^[A-Za-z0-9_.:/@-]{1,200}$`)
+var reClaimName = lazy(`^[A-Za-z0-9_.:/@-]{1,200}$`)
 
 // template is a parsed template: alternatives, each a sequence of parts.
 type template [][]templatePart
@@ -133,7 +133,7 @@ func parseTemplate(s string) (template, error) {
 func parsePlaceholder(s string) (templatePart, error) {
 	words := strings.Split(s, "|")
 	p := templatePart{claim: words[0]}
-	if !reClaimName.MatchString(p.claim) {
+	if !reClaimName().MatchString(p.claim) {
 		return p, fmt.Errorf("%q is not the name of a claim", p.claim)
 	}
 	for _, word := range words[1:] {
@@ -227,16 +227,16 @@ type mappedFact struct {
 }
 
 // rePlatform bounds what a platform may be called.
-var rePlatform = regexp.MustCompile(`^[a-z][a-z0-9-]{0,39}$`)
+var rePlatform = lazy(`^[a-z][a-z0-9-]{0,39}$`)
 
 // compile parses m. Platforms are not checked here: the presets have theirs.
 func (m *ClaimMapping) compile() (*mapping, error) {
 	out := &mapping{platform: m.Platform, required: slices.Clone(m.Required)}
-	if !rePlatform.MatchString(m.Platform) {
+	if !rePlatform().MatchString(m.Platform) {
 		return nil, fmt.Errorf("platform %q is not a name of lower-case letters, digits and hyphens", m.Platform)
 	}
 	for _, name := range m.Required {
-		if !reClaimName.MatchString(name) {
+		if !reClaimName().MatchString(name) {
 			return nil, fmt.Errorf("required: %q is not the name of a claim", name)
 		}
 	}
@@ -255,12 +255,12 @@ func (m *ClaimMapping) compile() (*mapping, error) {
 		{"repository_id", m.RepositoryID, func(w *Workload) *string { return &w.RepositoryID }, nil},
 		{"ref", m.Ref, func(w *Workload) *string { return &w.Ref }, isRef},
 		{"ref_protected", m.RefProtected, func(w *Workload) *string { return &w.RefProtected }, oneOf("true", "false")},
-		{"commit", m.Commit, func(w *Workload) *string { return &w.Commit }, reCommit.MatchString},
+		{"commit", m.Commit, func(w *Workload) *string { return &w.Commit }, reCommit().MatchString},
 		{"event", m.Event, func(w *Workload) *string { return &w.Event }, nil},
 		{"runner", m.Runner, func(w *Workload) *string { return &w.Runner }, oneOf("hosted", "self-hosted")},
 		{"environment", m.Environment, func(w *Workload) *string { return &w.Environment }, nil},
 		{"build_config_uri", m.BuildConfigURI, func(w *Workload) *string { return &w.BuildConfigURI }, isLocator},
-		{"build_config_digest", m.BuildConfigDigest, func(w *Workload) *string { return &w.BuildConfigDigest }, reCommit.MatchString},
+		{"build_config_digest", m.BuildConfigDigest, func(w *Workload) *string { return &w.BuildConfigDigest }, reCommit().MatchString},
 		{"invocation_id", m.InvocationID, func(w *Workload) *string { return &w.InvocationID }, isAddress},
 	} {
 		t, err := parseTemplate(f.template)

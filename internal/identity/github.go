@@ -3,7 +3,6 @@ package identity
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -15,13 +14,13 @@ const CodeCallerNotAllowed refusal.Code = "CALLER_NOT_ALLOWED"
 
 // The forms of GitHub's claims. Every pattern is anchored at both ends.
 var (
-	reRepository = regexp.MustCompile(`^[A-Za-z0-9_-]+/[A-Za-z0-9._-]+$`)
-	reCommit     = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
-	reProperty   = regexp.MustCompile(`^[A-Za-z0-9_$#.-]{1,100}$`)
-	reEventName  = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
+	reRepository = lazy(`^[A-Za-z0-9_-]+/[A-Za-z0-9._-]+$`)
+	reCommit     = lazy(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
+	reProperty   = lazy(`^[A-Za-z0-9_$#.-]{1,100}$`)
+	reEventName  = lazy(`^[a-z][a-z0-9_]*$`)
 	// git check-ref-format, as far as a regular expression can say it.
-	reRef         = regexp.MustCompile(`^refs/[^ ~^:?*\[\\]+$`)
-	reWorkflowRef = regexp.MustCompile(`^[A-Za-z0-9_-]+/[A-Za-z0-9._-]+/[^@].*[^/]@.+$`)
+	reRef         = lazy(`^refs/[^ ~^:?*\[\\]+$`)
+	reWorkflowRef = lazy(`^[A-Za-z0-9_-]+/[A-Za-z0-9._-]+/[^@].*[^/]@.+$`)
 )
 
 // gitHubCaller reads GitHub's claims into a Caller and asks whether that caller
@@ -70,16 +69,16 @@ func readGitHub(c claims) (*GitHubActions, error) {
 		{"repository_owner", &g.RepositoryOwner, true, nil},
 		{"repository_visibility", &g.RepositoryVisibility, false, oneOf("public", "private", "internal")},
 		{"workflow_ref", &g.WorkflowRef, true, isWorkflowRef},
-		{"workflow_sha", &g.WorkflowSHA, false, reCommit.MatchString},
+		{"workflow_sha", &g.WorkflowSHA, false, reCommit().MatchString},
 		{"job_workflow_ref", &g.JobWorkflowRef, true, isWorkflowRef},
-		{"job_workflow_sha", &g.JobWorkflowSHA, false, reCommit.MatchString},
+		{"job_workflow_sha", &g.JobWorkflowSHA, false, reCommit().MatchString},
 		{"ref", &g.Ref, true, isRef},
 		{"ref_type", &g.RefType, false, oneOf("branch", "tag")},
 		{"ref_protected", &g.RefProtected, false, oneOf("true", "false")},
-		{"sha", &g.SHA, true, reCommit.MatchString},
+		{"sha", &g.SHA, true, reCommit().MatchString},
 		{"head_ref", &g.HeadRef, false, nil},
 		{"base_ref", &g.BaseRef, false, nil},
-		{"event_name", &g.EventName, true, reEventName.MatchString},
+		{"event_name", &g.EventName, true, reEventName().MatchString},
 		{"environment", &g.Environment, false, nil},
 		{"runner_environment", &g.RunnerEnvironment, true, oneOf("github-hosted", "self-hosted")},
 		{"actor", &g.Actor, false, nil},
@@ -135,7 +134,7 @@ func readProperties(c claims) ([]string, error) {
 			continue
 		}
 		// "a=b" of value "c" would read as "a" of value "b=c".
-		if !reProperty.MatchString(name) {
+		if !reProperty().MatchString(name) {
 			return nil, refusal.New(CodeTokenClaimInvalid, "claim %.100q does not name a custom property", claim)
 		}
 		names[claim] = name
@@ -149,12 +148,12 @@ func oneOf(allowed ...string) func(string) bool {
 
 // isRepository accepts "owner/name". Names of dots alone would walk paths.
 func isRepository(s string) bool {
-	return reRepository.MatchString(s) && !hasDotSegment(s)
+	return reRepository().MatchString(s) && !hasDotSegment(s)
 }
 
 // isRef accepts a full ref name, as git check-ref-format does.
 func isRef(s string) bool {
-	if !reRef.MatchString(s) || strings.Contains(s, "..") || strings.Contains(s, "@{") || strings.HasSuffix(s, ".") {
+	if !reRef().MatchString(s) || strings.Contains(s, "..") || strings.Contains(s, "@{") || strings.HasSuffix(s, ".") {
 		return false
 	}
 	for seg := range strings.SplitSeq(s, "/") {
@@ -168,7 +167,7 @@ func isRef(s string) bool {
 // isWorkflowRef accepts "owner/name/path@ref". An @ may stand in the path and in
 // the ref too; where the path ends is not decided here.
 func isWorkflowRef(s string) bool {
-	return reWorkflowRef.MatchString(s) && !hasDotSegment(s)
+	return reWorkflowRef().MatchString(s) && !hasDotSegment(s)
 }
 
 // hasDotSegment reports an empty, "." or ".." segment between slashes.

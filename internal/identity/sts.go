@@ -230,7 +230,7 @@ func (a *AWSAccount) complete() error {
 		a.Partition = "aws"
 	}
 	a.Regions, a.AllowedRoles = slices.Clone(a.Regions), slices.Clone(a.AllowedRoles)
-	if !reAccountID.MatchString(a.ID) {
+	if !reAccountID().MatchString(a.ID) {
 		return fmt.Errorf("id %.40q is not of twelve digits", a.ID)
 	}
 	if len(a.Regions) == 0 {
@@ -242,7 +242,7 @@ func (a *AWSAccount) complete() error {
 		}
 	}
 	for _, role := range a.AllowedRoles {
-		if !reRoleName.MatchString(role) {
+		if !reRoleName().MatchString(role) {
 			return fmt.Errorf("%.100q is not the name of a role: no path, no ARN, no pattern", role)
 		}
 	}

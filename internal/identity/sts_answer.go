@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -128,10 +127,10 @@ type callerIdentity struct {
 }
 
 var (
-	reAssumedRole = regexp.MustCompile(`^arn:(aws[a-z-]{0,12}):sts::([0-9]{12}):assumed-role/([A-Za-z0-9_+=,.@-]{1,64})/([A-Za-z0-9_+=,.@-]{2,64})$`)
+	reAssumedRole = lazy(`^arn:(aws[a-z-]{0,12}):sts::([0-9]{12}):assumed-role/([A-Za-z0-9_+=,.@-]{1,64})/([A-Za-z0-9_+=,.@-]{2,64})$`)
 	// What else GetCallerIdentity can say that somebody is.
-	reOtherPrincipal = regexp.MustCompile(`^arn:aws[a-z-]{0,12}:(iam|sts)::[0-9]{12}:(root|user|federated-user)(/|$)`)
-	reRoleUniqueID   = regexp.MustCompile(`^AROA[A-Z0-9]{12,124}$`)
+	reOtherPrincipal = lazy(`^arn:aws[a-z-]{0,12}:(iam|sts)::[0-9]{12}:(root|user|federated-user)(/|$)`)
+	reRoleUniqueID   = lazy(`^AROA[A-Z0-9]{12,124}$`)
 )
 
 func parseCallerIdentity(body []byte, partition string) (*roleSession, error) {
@@ -144,9 +143,9 @@ func parseCallerIdentity(body []byte, partition string) (*roleSession, error) {
 	if answer.Response.Metadata.RequestID == "" {
 		return nil, refusal.New(CodeSTSAnswerInvalid, "the answer has no request id")
 	}
-	m := reAssumedRole.FindStringSubmatch(result.ARN)
+	m := reAssumedRole().FindStringSubmatch(result.ARN)
 	if m == nil {
-		if other := reOtherPrincipal.FindStringSubmatch(result.ARN); other != nil {
+		if other := reOtherPrincipal().FindStringSubmatch(result.ARN); other != nil {
 			return nil, refusal.New(CodeAWSPrincipalRefused, "the credentials are of a %s; those of a role session are needed", other[2])
 		}
 		return nil, refusal.New(CodeSTSAnswerInvalid, "Arn is not of a role session")
@@ -158,7 +157,7 @@ func parseCallerIdentity(body []byte, partition string) (*roleSession, error) {
 		return nil, refusal.New(CodeSTSAnswerInvalid, "Arn is of partition %s, and STS of %s", who.partition, partition)
 	case who.account != result.Account:
 		return nil, refusal.New(CodeSTSAnswerInvalid, "Account is not that of Arn")
-	case session != who.session || !reRoleUniqueID.MatchString(unique):
+	case session != who.session || !reRoleUniqueID().MatchString(unique):
 		return nil, refusal.New(CodeSTSAnswerInvalid, "UserId is not that of the session in Arn")
 	}
 	who.uniqueID = unique
@@ -168,7 +167,7 @@ func parseCallerIdentity(body []byte, partition string) (*roleSession, error) {
 var (
 	// reErrorCode finds the code in an error of STS, JSON or XML. It may be read
 	// loosely: whatever it says, the answer is a refusal.
-	reErrorCode = regexp.MustCompile(`(?:"Code"\s*:\s*"|<Code>)([A-Za-z.]{1,64})(?:"|</Code>)`)
+	reErrorCode = lazy(`(?:"Code"\s*:\s*"|<Code>)([A-Za-z.]{1,64})(?:"|</Code>)`)
 	// stsErrorCodes are told to the caller. Other text of an answer is not.
 	stsErrorCodes = map[string]string{
 		"SignatureDoesNotMatch": "the proof was signed for another audience, challenge, build or request, or with other credentials",
@@ -187,7 +186,7 @@ var (
 // text of the answer, which may quote the request, goes nowhere.
 func stsError(resp *http.Response, body []byte) error {
 	code := ""
-	if m := reErrorCode.FindSubmatch(body); m != nil {
+	if m := reErrorCode().FindSubmatch(body); m != nil {
 		code = string(m[1])
 	}
 	switch status := resp.StatusCode; {

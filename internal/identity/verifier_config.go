@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -232,7 +233,7 @@ func (c *IssuerConfig) completeGitHubServer(loopback bool) error {
 	own := ""
 	if issuer.Host == "token.actions.githubusercontent.com" {
 		own = "https://github.com"
-	} else if m := reGHEIssuer.FindStringSubmatch(issuer.Host); m != nil {
+	} else if m := reGHEIssuer().FindStringSubmatch(issuer.Host); m != nil {
 		own = "https://" + m[1] + ".ghe.com"
 	}
 	switch {
@@ -255,7 +256,7 @@ func (c *IssuerConfig) completeGitHubServer(loopback bool) error {
 }
 
 // reGHEIssuer matches the host of the issuer of an enterprise with data residency.
-var reGHEIssuer = regexp.MustCompile(`^token\.actions\.([a-z0-9-]+)\.ghe\.com$`)
+var reGHEIssuer = lazy(`^token\.actions\.([a-z0-9-]+)\.ghe\.com$`)
 
 func (c *IssuerConfig) checkGitHub() error {
 	if len(c.AllowedOwnerIDs) == 0 {
@@ -285,7 +286,7 @@ func (c *IssuerConfig) checkAllow() error {
 		return errors.New("allow is empty: everybody to whom the issuer gives a token could call")
 	}
 	for claim, values := range c.Allow {
-		if !reClaimName.MatchString(claim) || slices.Contains([]string{"iss", "aud", "exp", "iat", "nbf", "jti"}, claim) {
+		if !reClaimName().MatchString(claim) || slices.Contains([]string{"iss", "aud", "exp", "iat", "nbf", "jti"}, claim) {
 			return fmt.Errorf("allow: %q is not a claim that tells callers apart", claim)
 		}
 		if len(values) == 0 || slices.Contains(values, "") {
@@ -296,7 +297,7 @@ func (c *IssuerConfig) checkAllow() error {
 		return fmt.Errorf("allow names none of %s: names can be taken by others", strings.Join(any, ", "))
 	}
 	for _, name := range c.Properties {
-		if !reClaimName.MatchString(name) {
+		if !reClaimName().MatchString(name) {
 			return fmt.Errorf("properties: %q is not the name of a claim", name)
 		}
 	}
@@ -314,18 +315,18 @@ func (c *IssuerConfig) checkWorkload() error {
 }
 
 func (c *IssuerConfig) checkWebIdentity() error {
-	if !reAccountID.MatchString(c.Account) {
+	if !reAccountID().MatchString(c.Account) {
 		return fmt.Errorf("account %q is not 12 digits", c.Account)
 	}
 	if len(c.AllowedRoles) == 0 && c.BuildTag == "" {
 		return errors.New("allowed_roles and build_tag are empty: nobody could call")
 	}
 	for _, name := range c.AllowedRoles {
-		if !reRoleName.MatchString(name) {
+		if !reRoleName().MatchString(name) {
 			return fmt.Errorf("allowed_roles: %q is not the name of a role", name)
 		}
 	}
-	if c.BuildTag != "" && !reTagKey.MatchString(c.BuildTag) {
+	if c.BuildTag != "" && !reTagKey().MatchString(c.BuildTag) {
 		return fmt.Errorf("build_tag: %q is not the key of a tag", c.BuildTag)
 	}
 	return nil
@@ -343,7 +344,7 @@ func (c *IssuerConfig) completeHuman() error {
 	if c.GroupsClaim == "" {
 		c.GroupsClaim = "groups"
 	}
-	if !reClaimName.MatchString(c.GroupsClaim) {
+	if !reClaimName().MatchString(c.GroupsClaim) {
 		return fmt.Errorf("groups_claim: %q is not the name of a claim", c.GroupsClaim)
 	}
 	return nil
@@ -370,10 +371,16 @@ func (c *IssuerConfig) jtiOptional() bool {
 
 // The forms of AWS names in configuration and claims.
 var (
-	reAccountID = regexp.MustCompile(`^[0-9]{12}$`)
-	reRoleName  = regexp.MustCompile(`^[A-Za-z0-9_+=,.@-]{1,64}$`)
-	reTagKey    = regexp.MustCompile(`^[A-Za-z0-9_.:/=+@-]{1,128}$`)
+	reAccountID = lazy(`^[0-9]{12}$`)
+	reRoleName  = lazy(`^[A-Za-z0-9_+=,.@-]{1,64}$`)
+	reTagKey    = lazy(`^[A-Za-z0-9_.:/=+@-]{1,128}$`)
 )
+
+// lazy is a pattern that is compiled when it is first needed: the processes that read
+// artifacts need none of them, and are started often.
+func lazy(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
+}
 
 // checkBaseURL accepts an absolute URL that has only one spelling: https, or
 // http on loopback; no user, query or fragment.

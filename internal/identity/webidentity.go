@@ -3,7 +3,6 @@ package identity
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -19,7 +18,7 @@ import (
 const awsClaims = "https://sts.amazonaws.com/"
 
 // reRoleARN matches the ARN of a role, with whatever path it has.
-var reRoleARN = regexp.MustCompile(`^arn:(aws|aws-cn|aws-us-gov|aws-eusc|aws-iso(?:-[bef])?):iam::([0-9]{12}):role/((?:[A-Za-z0-9_+=,.@-]+/)*)([A-Za-z0-9_+=,.@-]{1,64})$`)
+var reRoleARN = lazy(`^arn:(aws|aws-cn|aws-us-gov|aws-eusc|aws-iso(?:-[bef])?):iam::([0-9]{12}):role/((?:[A-Za-z0-9_+=,.@-]+/)*)([A-Za-z0-9_+=,.@-]{1,64})$`)
 
 // webIdentityCaller reads the token of an AWS role. It names the role and not the
 // session, and of itself no build: a role of CodeBuild is shared by all builds of
@@ -67,7 +66,7 @@ func (is *issuer) readRole(c claims) (*AWSRole, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := reRoleARN.FindStringSubmatch(sub)
+	m := reRoleARN().FindStringSubmatch(sub)
 	if m == nil {
 		return nil, refusal.New(CodeCallerNotAllowed, "%.200q is not a role of AWS; only roles may call", sub)
 	}
@@ -98,7 +97,7 @@ func (is *issuer) checkAccount(own claims, role *AWSRole) error {
 	if err != nil {
 		return err
 	}
-	if m := reRoleARN.FindStringSubmatch(principal); ok && strings.HasPrefix(principal, "arn:") &&
+	if m := reRoleARN().FindStringSubmatch(principal); ok && strings.HasPrefix(principal, "arn:") &&
 		(m == nil || m[2] != role.Account || m[4] != roleName(role.RoleARN)) {
 		return refusal.New(CodeTokenClaimInvalid, "claim principal_id is not the role of sub")
 	}

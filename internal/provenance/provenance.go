@@ -86,6 +86,16 @@ const (
 	OriginClaimed          = "claimed"
 )
 
+// The subject of a statement that is not provenance says who made the predicate:
+// the service, out of the bytes, or a caller; which provenance it belongs to, by
+// attestation id; and of a caller's, which run or principal attached it.
+const (
+	AnnotationPredicateOrigin = "assay.build/predicateOrigin"
+	OriginGenerated           = "generated"
+	AnnotationProvenance      = "assay.build/provenance"
+	AnnotationAttachedBy      = "assay.build/attachedBy"
+)
+
 // Why no provenance can be written for a caller.
 const (
 	CodeFactMissing        refusal.Code = "PROVENANCE_FACT_MISSING"

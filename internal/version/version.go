@@ -8,13 +8,19 @@ import (
 	"strings"
 )
 
+// Module is the version alone, for example "v0.1.0": what is the same for everybody who
+// built the same release.
+func Module() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "devel"
+}
+
 // String returns one line, for example "v0.1.0 (3f2a9c1) go1.26.8 linux/amd64".
 func String() string {
-	v, commit, dirty := "devel", "", ""
+	commit, dirty := "", ""
 	if info, ok := debug.ReadBuildInfo(); ok {
-		if info.Main.Version != "" && info.Main.Version != "(devel)" {
-			v = info.Main.Version
-		}
 		for _, s := range info.Settings {
 			switch s.Key {
 			case "vcs.revision":
@@ -26,7 +32,7 @@ func String() string {
 			}
 		}
 	}
-	parts := []string{v}
+	parts := []string{Module()}
 	if commit != "" {
 		parts = append(parts, "("+commit[:min(12, len(commit))]+dirty+")")
 	}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"time"
 
 	"github.com/transparency-dev/tessera/api/layout"
 	"golang.org/x/sys/unix"
@@ -54,7 +55,7 @@ func lockDir(dir string) (*dirLock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("log: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := flock(f); err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, refusal.New(CodeLocked, "log %s is open elsewhere, in this process or another", dir)
@@ -62,6 +63,29 @@ func lockDir(dir string) (*dirLock, error) {
 		return nil, fmt.Errorf("log: locking %s: %w", dir, err)
 	}
 	return &dirLock{f: f}, nil
+}
+
+// lockPatience is how long a lock that somebody holds is asked for.
+const lockPatience = time.Second
+
+// flock takes the lock. A process that ended while it was starting a child leaves the
+// lock with the child until that executes its program, which is milliseconds; a holder
+// that means it is still there after lockPatience.
+func flock(f *os.File) error {
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	enough := time.After(lockPatience)
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
+		}
+		select {
+		case <-again.C:
+		case <-enough:
+			return err
+		}
+	}
 }
 
 // release gives up the lock. The file stays: removing it would let two Logs lock
