@@ -231,6 +231,8 @@ const (
 	kindPath        path = "principal\x00kind"
 	resourcePath    path = "resource"
 	provenancePath  path = "resource\x00provenance"
+	sbomPath        path = "resource\x00sbom"
+	claimedSBOMPath path = "resource\x00claimedSbom"
 )
 
 // selection is a comparison of a selector with literals.

@@ -42,6 +42,8 @@ type Decision struct {
 	// Used is the evidence that the answer rests on, one piece where provenance
 	// decided. Where the answer is a denial it is the piece that came closest.
 	Used []*verify.Evidence
+	// UsedSBOMs are the SBOMs whose facts the rules were asked about.
+	UsedSBOMs []*SBOM
 	// SLSABuildLevel is that of the provenance in Used; 0 where there is none.
 	SLSABuildLevel int
 	PolicyVersion  string
@@ -175,10 +177,12 @@ func (r *rule) result(satisfied bool) RuleResult {
 
 // use records what a decision rests on.
 func (d *Decision) use(q *Question, r *request) {
+	d.UsedSBOMs = r.sboms.used()
 	if r.provenance == nil {
 		return
 	}
 	d.Facts = r.provenance.facts()
+	r.sboms.describe(d.Facts)
 	d.SLSABuildLevel = r.provenance.level
 	if i := r.provenance.item.index; i < len(q.Evidence) {
 		d.Used = []*verify.Evidence{q.Evidence[i]}

@@ -3,6 +3,8 @@ package policy
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"strings"
 	"time"
 
@@ -37,10 +39,17 @@ const annotationOrigin = "assay.build/digestOrigin"
 // item is what is read of one piece of verified evidence.
 type item struct {
 	statement *attest.Statement
-	own       bool // signed by the instance itself, which alone speaks for its builders
+	payload   []byte // that was signed
+	own       bool   // signed by the instance itself, which alone speaks for its builders
 	logIndex  int64
 	signedAt  time.Time
 	index     int // in Question.Evidence
+}
+
+// id is the attestation's: the lower-case hex SHA-256 of the signed statement.
+func (it *item) id() string {
+	sum := sha256.Sum256(it.payload)
+	return hex.EncodeToString(sum[:])
 }
 
 // provenance holds the facts of one provenance attestation. An empty text means

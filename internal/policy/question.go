@@ -34,6 +34,9 @@ type Question struct {
 	// Evidence is all there is about the subject, at most MaxEvidence pieces. The
 	// order does not matter. Handing in a part would hide what speaks against it.
 	Evidence []*verify.Evidence
+	// SBOMs are those of the subject, at most MaxSBOMs; none are needed where
+	// Set.ReadsSBOM says so. The order does not matter.
+	SBOMs []*SBOM
 	// Now is the time of the decision.
 	Now time.Time
 	// BuilderLevels holds each builder the service knows by builder.id, with the
@@ -48,6 +51,7 @@ type input struct {
 	now       time.Time
 	// alternatives holds the facts of each provenance attestation, the best first.
 	alternatives []*provenance
+	sboms        map[string]inventories // by provenance attestation
 }
 
 // items takes from the evidence what is needed. The zero Evidence, or none in
@@ -61,7 +65,7 @@ func (q *Question) items() ([]item, error) {
 		if !e.Valid() || e.Statement() == nil {
 			return nil, refusal.New(CodeEvidenceUnverified, "evidence %d of %d is not the result of a verification", i+1, len(q.Evidence))
 		}
-		items[i] = item{statement: e.Statement(), own: e.Own(), logIndex: e.LogIndex(), signedAt: e.SigningTime(), index: i}
+		items[i] = item{statement: e.Statement(), payload: e.Payload(), own: e.Own(), logIndex: e.LogIndex(), signedAt: e.SigningTime(), index: i}
 	}
 	return items, nil
 }
@@ -110,7 +114,7 @@ func (m *memory) gather(q *Question, items []item, named names) (*input, error) 
 			return nil, refusal.New(CodeEvidenceFromFuture, "an attestation was signed %s from now; one of the two clocks is wrong", ahead.Round(time.Second))
 		}
 		if it.statement.PredicateType != attest.PredicateSLSAProvenanceV1 {
-			continue // no facts are made of it yet
+			continue // of an SBOM the facts are in q.SBOMs, of others there are none yet
 		}
 		p, err := m.readProvenance(it, &q.Subject, q.BuilderLevels)
 		if err != nil {
@@ -121,7 +125,8 @@ func (m *memory) gather(q *Question, items []item, named names) (*input, error) 
 	if aside != nil && len(in.alternatives) == 0 {
 		return nil, aside
 	}
-	return in, nil
+	in.sboms, err = q.pickSBOMs()
+	return in, err
 }
 
 // request is one evaluation: a question with the facts of one provenance
@@ -130,6 +135,7 @@ type request struct {
 	principal, artifact types.Entity
 	context             types.Record
 	provenance          *provenance
+	sboms               inventories
 }
 
 func (in *input) request(sha256 string, p *provenance, wanted wanted) *request {
@@ -137,10 +143,16 @@ func (in *input) request(sha256 string, p *provenance, wanted wanted) *request {
 	if p != nil {
 		m["provenance"] = p.record(in.now, wanted)
 	}
+	var sboms inventories
+	if p != nil && len(in.sboms) > 0 {
+		sboms = in.sboms[p.item.id()]
+	}
+	sboms.put(m)
 	return &request{
 		principal:  in.principal,
 		context:    in.context,
 		provenance: p,
+		sboms:      sboms,
 		artifact: types.Entity{
 			UID:        types.NewEntityUID(artifactType, types.String("sha256:"+sha256)),
 			Attributes: types.NewRecord(m),
