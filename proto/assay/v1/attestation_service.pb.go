@@ -31,6 +31,8 @@ const (
 	AttestStage_ATTEST_STAGE_RECEIVED    AttestStage = 2
 	AttestStage_ATTEST_STAGE_SIGNING     AttestStage = 3
 	AttestStage_ATTEST_STAGE_REGISTERED  AttestStage = 4
+	// The service looks into the artifact.
+	AttestStage_ATTEST_STAGE_SCANNING AttestStage = 5
 )
 
 // Enum value maps for AttestStage.
@@ -41,6 +43,7 @@ var (
 		2: "ATTEST_STAGE_RECEIVED",
 		3: "ATTEST_STAGE_SIGNING",
 		4: "ATTEST_STAGE_REGISTERED",
+		5: "ATTEST_STAGE_SCANNING",
 	}
 	AttestStage_value = map[string]int32{
 		"ATTEST_STAGE_UNSPECIFIED": 0,
@@ -48,6 +51,7 @@ var (
 		"ATTEST_STAGE_RECEIVED":    2,
 		"ATTEST_STAGE_SIGNING":     3,
 		"ATTEST_STAGE_REGISTERED":  4,
+		"ATTEST_STAGE_SCANNING":    5,
 	}
 )
 
@@ -566,7 +570,10 @@ type AttestResult struct {
 	Attestation *Attestation           `protobuf:"bytes,1,opt,name=attestation,proto3" json:"attestation,omitempty"`
 	// True where the same statement was attested before and that answer is
 	// returned unchanged.
-	Repeated      bool `protobuf:"varint,2,opt,name=repeated,proto3" json:"repeated,omitempty"`
+	Repeated bool `protobuf:"varint,2,opt,name=repeated,proto3" json:"repeated,omitempty"`
+	// One for each artifact whose bytes the service saw, in their order; for attached
+	// evidence that is an SBOM, that one.
+	Sboms         []*SBOMSummary `protobuf:"bytes,3,rep,name=sboms,proto3" json:"sboms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -613,6 +620,13 @@ func (x *AttestResult) GetRepeated() bool {
 		return x.Repeated
 	}
 	return false
+}
+
+func (x *AttestResult) GetSboms() []*SBOMSummary {
+	if x != nil {
+		return x.Sboms
+	}
+	return nil
 }
 
 type AttestDigestsRequest struct {
@@ -796,10 +810,14 @@ func (x *AttestBuildResponse) GetResult() *AttestResult {
 
 type AttachEvidenceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The subject the evidence is about; it must be known to the service.
-	Subject       *Subject `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
-	PredicateType string   `protobuf:"bytes,2,opt,name=predicate_type,json=predicateType,proto3" json:"predicate_type,omitempty"`
-	// JSON, kept byte for byte.
+	// The subject the evidence is about: a sha256 digest for which there is an
+	// attestation that the caller may read. Its name may be left out; where it is
+	// given it must be one that such an attestation gives to the digest.
+	Subject *Subject `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
+	// https://cyclonedx.org/bom (CycloneDX JSON 1.4 to 1.7) or
+	// https://spdx.dev/Document (SPDX JSON 2.2 and 2.3).
+	PredicateType string `protobuf:"bytes,2,opt,name=predicate_type,json=predicateType,proto3" json:"predicate_type,omitempty"`
+	// JSON, kept byte for byte; at most 1 MiB here.
 	Predicate     []byte `protobuf:"bytes,3,opt,name=predicate,proto3" json:"predicate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -900,6 +918,195 @@ func (x *AttachEvidenceResponse) GetResult() *AttestResult {
 	return nil
 }
 
+type UploadEvidenceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Message:
+	//
+	//	*UploadEvidenceRequest_Header
+	//	*UploadEvidenceRequest_Chunk
+	Message       isUploadEvidenceRequest_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadEvidenceRequest) Reset() {
+	*x = UploadEvidenceRequest{}
+	mi := &file_assay_v1_attestation_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadEvidenceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadEvidenceRequest) ProtoMessage() {}
+
+func (x *UploadEvidenceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_attestation_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadEvidenceRequest.ProtoReflect.Descriptor instead.
+func (*UploadEvidenceRequest) Descriptor() ([]byte, []int) {
+	return file_assay_v1_attestation_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *UploadEvidenceRequest) GetMessage() isUploadEvidenceRequest_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *UploadEvidenceRequest) GetHeader() *EvidenceHeader {
+	if x != nil {
+		if x, ok := x.Message.(*UploadEvidenceRequest_Header); ok {
+			return x.Header
+		}
+	}
+	return nil
+}
+
+func (x *UploadEvidenceRequest) GetChunk() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*UploadEvidenceRequest_Chunk); ok {
+			return x.Chunk
+		}
+	}
+	return nil
+}
+
+type isUploadEvidenceRequest_Message interface {
+	isUploadEvidenceRequest_Message()
+}
+
+type UploadEvidenceRequest_Header struct {
+	Header *EvidenceHeader `protobuf:"bytes,1,opt,name=header,proto3,oneof"`
+}
+
+type UploadEvidenceRequest_Chunk struct {
+	// At most 1 MiB.
+	Chunk []byte `protobuf:"bytes,2,opt,name=chunk,proto3,oneof"`
+}
+
+func (*UploadEvidenceRequest_Header) isUploadEvidenceRequest_Message() {}
+
+func (*UploadEvidenceRequest_Chunk) isUploadEvidenceRequest_Message() {}
+
+type EvidenceHeader struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in AttachEvidenceRequest.
+	Subject       *Subject `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
+	PredicateType string   `protobuf:"bytes,2,opt,name=predicate_type,json=predicateType,proto3" json:"predicate_type,omitempty"`
+	// Bytes; -1 where unknown. A predicate of another size is refused.
+	Size          int64 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EvidenceHeader) Reset() {
+	*x = EvidenceHeader{}
+	mi := &file_assay_v1_attestation_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EvidenceHeader) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EvidenceHeader) ProtoMessage() {}
+
+func (x *EvidenceHeader) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_attestation_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EvidenceHeader.ProtoReflect.Descriptor instead.
+func (*EvidenceHeader) Descriptor() ([]byte, []int) {
+	return file_assay_v1_attestation_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *EvidenceHeader) GetSubject() *Subject {
+	if x != nil {
+		return x.Subject
+	}
+	return nil
+}
+
+func (x *EvidenceHeader) GetPredicateType() string {
+	if x != nil {
+		return x.PredicateType
+	}
+	return ""
+}
+
+func (x *EvidenceHeader) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+type UploadEvidenceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Result        *AttestResult          `protobuf:"bytes,1,opt,name=result,proto3" json:"result,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadEvidenceResponse) Reset() {
+	*x = UploadEvidenceResponse{}
+	mi := &file_assay_v1_attestation_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadEvidenceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadEvidenceResponse) ProtoMessage() {}
+
+func (x *UploadEvidenceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_attestation_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadEvidenceResponse.ProtoReflect.Descriptor instead.
+func (*UploadEvidenceResponse) Descriptor() ([]byte, []int) {
+	return file_assay_v1_attestation_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *UploadEvidenceResponse) GetResult() *AttestResult {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
 type ImportBundleRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Bundle        []byte                 `protobuf:"bytes,1,opt,name=bundle,proto3" json:"bundle,omitempty"`
@@ -909,7 +1116,7 @@ type ImportBundleRequest struct {
 
 func (x *ImportBundleRequest) Reset() {
 	*x = ImportBundleRequest{}
-	mi := &file_assay_v1_attestation_service_proto_msgTypes[13]
+	mi := &file_assay_v1_attestation_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -921,7 +1128,7 @@ func (x *ImportBundleRequest) String() string {
 func (*ImportBundleRequest) ProtoMessage() {}
 
 func (x *ImportBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_attestation_service_proto_msgTypes[13]
+	mi := &file_assay_v1_attestation_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -934,7 +1141,7 @@ func (x *ImportBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportBundleRequest.ProtoReflect.Descriptor instead.
 func (*ImportBundleRequest) Descriptor() ([]byte, []int) {
-	return file_assay_v1_attestation_service_proto_rawDescGZIP(), []int{13}
+	return file_assay_v1_attestation_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ImportBundleRequest) GetBundle() []byte {
@@ -953,7 +1160,7 @@ type ImportBundleResponse struct {
 
 func (x *ImportBundleResponse) Reset() {
 	*x = ImportBundleResponse{}
-	mi := &file_assay_v1_attestation_service_proto_msgTypes[14]
+	mi := &file_assay_v1_attestation_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -965,7 +1172,7 @@ func (x *ImportBundleResponse) String() string {
 func (*ImportBundleResponse) ProtoMessage() {}
 
 func (x *ImportBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_attestation_service_proto_msgTypes[14]
+	mi := &file_assay_v1_attestation_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -978,7 +1185,7 @@ func (x *ImportBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportBundleResponse.ProtoReflect.Descriptor instead.
 func (*ImportBundleResponse) Descriptor() ([]byte, []int) {
-	return file_assay_v1_attestation_service_proto_rawDescGZIP(), []int{14}
+	return file_assay_v1_attestation_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ImportBundleResponse) GetAttestation() *Attestation {
@@ -1005,7 +1212,7 @@ type RevokeRequest struct {
 
 func (x *RevokeRequest) Reset() {
 	*x = RevokeRequest{}
-	mi := &file_assay_v1_attestation_service_proto_msgTypes[15]
+	mi := &file_assay_v1_attestation_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1017,7 +1224,7 @@ func (x *RevokeRequest) String() string {
 func (*RevokeRequest) ProtoMessage() {}
 
 func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_attestation_service_proto_msgTypes[15]
+	mi := &file_assay_v1_attestation_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1030,7 +1237,7 @@ func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeRequest.ProtoReflect.Descriptor instead.
 func (*RevokeRequest) Descriptor() ([]byte, []int) {
-	return file_assay_v1_attestation_service_proto_rawDescGZIP(), []int{15}
+	return file_assay_v1_attestation_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RevokeRequest) GetTarget() isRevokeRequest_Target {
@@ -1113,7 +1320,7 @@ type RevokeResponse struct {
 
 func (x *RevokeResponse) Reset() {
 	*x = RevokeResponse{}
-	mi := &file_assay_v1_attestation_service_proto_msgTypes[16]
+	mi := &file_assay_v1_attestation_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1125,7 +1332,7 @@ func (x *RevokeResponse) String() string {
 func (*RevokeResponse) ProtoMessage() {}
 
 func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_attestation_service_proto_msgTypes[16]
+	mi := &file_assay_v1_attestation_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1138,7 +1345,7 @@ func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeResponse.ProtoReflect.Descriptor instead.
 func (*RevokeResponse) Descriptor() ([]byte, []int) {
-	return file_assay_v1_attestation_service_proto_rawDescGZIP(), []int{16}
+	return file_assay_v1_attestation_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RevokeResponse) GetRevokeTime() *timestamppb.Timestamp {
@@ -1184,10 +1391,11 @@ const file_assay_v1_attestation_service_proto_rawDesc = "" +
 	"\x05stage\x18\x01 \x01(\x0e2\x15.assay.v1.AttestStageR\x05stage\x12%\n" +
 	"\x0eartifact_index\x18\x02 \x01(\x05R\rartifactIndex\x12#\n" +
 	"\rartifact_name\x18\x03 \x01(\tR\fartifactName\x12%\n" +
-	"\x0ebytes_received\x18\x04 \x01(\x03R\rbytesReceived\"c\n" +
+	"\x0ebytes_received\x18\x04 \x01(\x03R\rbytesReceived\"\x90\x01\n" +
 	"\fAttestResult\x127\n" +
 	"\vattestation\x18\x01 \x01(\v2\x15.assay.v1.AttestationR\vattestation\x12\x1a\n" +
-	"\brepeated\x18\x02 \x01(\bR\brepeated\"E\n" +
+	"\brepeated\x18\x02 \x01(\bR\brepeated\x12+\n" +
+	"\x05sboms\x18\x03 \x03(\v2\x15.assay.v1.SBOMSummaryR\x05sboms\"E\n" +
 	"\x14AttestDigestsRequest\x12-\n" +
 	"\bsubjects\x18\x01 \x03(\v2\x11.assay.v1.SubjectR\bsubjects\"G\n" +
 	"\x15AttestDigestsResponse\x12.\n" +
@@ -1201,6 +1409,16 @@ const file_assay_v1_attestation_service_proto_rawDesc = "" +
 	"\x0epredicate_type\x18\x02 \x01(\tR\rpredicateType\x12\x1c\n" +
 	"\tpredicate\x18\x03 \x01(\fR\tpredicate\"H\n" +
 	"\x16AttachEvidenceResponse\x12.\n" +
+	"\x06result\x18\x01 \x01(\v2\x16.assay.v1.AttestResultR\x06result\"n\n" +
+	"\x15UploadEvidenceRequest\x122\n" +
+	"\x06header\x18\x01 \x01(\v2\x18.assay.v1.EvidenceHeaderH\x00R\x06header\x12\x16\n" +
+	"\x05chunk\x18\x02 \x01(\fH\x00R\x05chunkB\t\n" +
+	"\amessage\"x\n" +
+	"\x0eEvidenceHeader\x12+\n" +
+	"\asubject\x18\x01 \x01(\v2\x11.assay.v1.SubjectR\asubject\x12%\n" +
+	"\x0epredicate_type\x18\x02 \x01(\tR\rpredicateType\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x03R\x04size\"H\n" +
+	"\x16UploadEvidenceResponse\x12.\n" +
 	"\x06result\x18\x01 \x01(\v2\x16.assay.v1.AttestResultR\x06result\"-\n" +
 	"\x13ImportBundleRequest\x12\x16\n" +
 	"\x06bundle\x18\x01 \x01(\fR\x06bundle\"O\n" +
@@ -1216,24 +1434,26 @@ const file_assay_v1_attestation_service_proto_rawDesc = "" +
 	"\x0eRevokeResponse\x12;\n" +
 	"\vrevoke_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"revokeTime\x123\n" +
-	"\x15attestations_affected\x18\x02 \x01(\x05R\x14attestationsAffected*\x99\x01\n" +
+	"\x15attestations_affected\x18\x02 \x01(\x05R\x14attestationsAffected*\xb4\x01\n" +
 	"\vAttestStage\x12\x1c\n" +
 	"\x18ATTEST_STAGE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16ATTEST_STAGE_RECEIVING\x10\x01\x12\x19\n" +
 	"\x15ATTEST_STAGE_RECEIVED\x10\x02\x12\x18\n" +
 	"\x14ATTEST_STAGE_SIGNING\x10\x03\x12\x1b\n" +
-	"\x17ATTEST_STAGE_REGISTERED\x10\x04*\xc4\x01\n" +
+	"\x17ATTEST_STAGE_REGISTERED\x10\x04\x12\x19\n" +
+	"\x15ATTEST_STAGE_SCANNING\x10\x05*\xc4\x01\n" +
 	"\x10RevocationReason\x12!\n" +
 	"\x1dREVOCATION_REASON_UNSPECIFIED\x10\x00\x12$\n" +
 	" REVOCATION_REASON_KEY_COMPROMISE\x10\x01\x12&\n" +
 	"\"REVOCATION_REASON_BUILD_COMPROMISE\x10\x02\x12 \n" +
 	"\x1cREVOCATION_REASON_SUPERSEDED\x10\x03\x12\x1d\n" +
-	"\x19REVOCATION_REASON_MISTAKE\x10\x042\xd4\x03\n" +
+	"\x19REVOCATION_REASON_MISTAKE\x10\x042\xab\x04\n" +
 	"\x12AttestationService\x12?\n" +
 	"\x06Attest\x12\x17.assay.v1.AttestRequest\x1a\x18.assay.v1.AttestResponse(\x010\x01\x12P\n" +
 	"\rAttestDigests\x12\x1e.assay.v1.AttestDigestsRequest\x1a\x1f.assay.v1.AttestDigestsResponse\x12J\n" +
 	"\vAttestBuild\x12\x1c.assay.v1.AttestBuildRequest\x1a\x1d.assay.v1.AttestBuildResponse\x12S\n" +
-	"\x0eAttachEvidence\x12\x1f.assay.v1.AttachEvidenceRequest\x1a .assay.v1.AttachEvidenceResponse\x12M\n" +
+	"\x0eAttachEvidence\x12\x1f.assay.v1.AttachEvidenceRequest\x1a .assay.v1.AttachEvidenceResponse\x12U\n" +
+	"\x0eUploadEvidence\x12\x1f.assay.v1.UploadEvidenceRequest\x1a .assay.v1.UploadEvidenceResponse(\x01\x12M\n" +
 	"\fImportBundle\x12\x1d.assay.v1.ImportBundleRequest\x1a\x1e.assay.v1.ImportBundleResponse\x12;\n" +
 	"\x06Revoke\x12\x17.assay.v1.RevokeRequest\x1a\x18.assay.v1.RevokeResponseB5Z3github.com/assay-build/assay/proto/assay/v1;assayv1b\x06proto3"
 
@@ -1250,7 +1470,7 @@ func file_assay_v1_attestation_service_proto_rawDescGZIP() []byte {
 }
 
 var file_assay_v1_attestation_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_assay_v1_attestation_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_assay_v1_attestation_service_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_assay_v1_attestation_service_proto_goTypes = []any{
 	(AttestStage)(0),               // 0: assay.v1.AttestStage
 	(RevocationReason)(0),          // 1: assay.v1.RevocationReason
@@ -1267,49 +1487,59 @@ var file_assay_v1_attestation_service_proto_goTypes = []any{
 	(*AttestBuildResponse)(nil),    // 12: assay.v1.AttestBuildResponse
 	(*AttachEvidenceRequest)(nil),  // 13: assay.v1.AttachEvidenceRequest
 	(*AttachEvidenceResponse)(nil), // 14: assay.v1.AttachEvidenceResponse
-	(*ImportBundleRequest)(nil),    // 15: assay.v1.ImportBundleRequest
-	(*ImportBundleResponse)(nil),   // 16: assay.v1.ImportBundleResponse
-	(*RevokeRequest)(nil),          // 17: assay.v1.RevokeRequest
-	(*RevokeResponse)(nil),         // 18: assay.v1.RevokeResponse
-	(ArtifactKind)(0),              // 19: assay.v1.ArtifactKind
-	(*Attestation)(nil),            // 20: assay.v1.Attestation
-	(*Subject)(nil),                // 21: assay.v1.Subject
-	(*timestamppb.Timestamp)(nil),  // 22: google.protobuf.Timestamp
+	(*UploadEvidenceRequest)(nil),  // 15: assay.v1.UploadEvidenceRequest
+	(*EvidenceHeader)(nil),         // 16: assay.v1.EvidenceHeader
+	(*UploadEvidenceResponse)(nil), // 17: assay.v1.UploadEvidenceResponse
+	(*ImportBundleRequest)(nil),    // 18: assay.v1.ImportBundleRequest
+	(*ImportBundleResponse)(nil),   // 19: assay.v1.ImportBundleResponse
+	(*RevokeRequest)(nil),          // 20: assay.v1.RevokeRequest
+	(*RevokeResponse)(nil),         // 21: assay.v1.RevokeResponse
+	(ArtifactKind)(0),              // 22: assay.v1.ArtifactKind
+	(*Attestation)(nil),            // 23: assay.v1.Attestation
+	(*SBOMSummary)(nil),            // 24: assay.v1.SBOMSummary
+	(*Subject)(nil),                // 25: assay.v1.Subject
+	(*timestamppb.Timestamp)(nil),  // 26: google.protobuf.Timestamp
 }
 var file_assay_v1_attestation_service_proto_depIdxs = []int32{
 	3,  // 0: assay.v1.AttestRequest.header:type_name -> assay.v1.AttestHeader
 	4,  // 1: assay.v1.AttestRequest.artifact_start:type_name -> assay.v1.ArtifactStart
 	5,  // 2: assay.v1.AttestRequest.artifact_end:type_name -> assay.v1.ArtifactEnd
-	19, // 3: assay.v1.ArtifactStart.kind:type_name -> assay.v1.ArtifactKind
+	22, // 3: assay.v1.ArtifactStart.kind:type_name -> assay.v1.ArtifactKind
 	7,  // 4: assay.v1.AttestResponse.progress:type_name -> assay.v1.AttestProgress
 	8,  // 5: assay.v1.AttestResponse.result:type_name -> assay.v1.AttestResult
 	0,  // 6: assay.v1.AttestProgress.stage:type_name -> assay.v1.AttestStage
-	20, // 7: assay.v1.AttestResult.attestation:type_name -> assay.v1.Attestation
-	21, // 8: assay.v1.AttestDigestsRequest.subjects:type_name -> assay.v1.Subject
-	8,  // 9: assay.v1.AttestDigestsResponse.result:type_name -> assay.v1.AttestResult
-	8,  // 10: assay.v1.AttestBuildResponse.result:type_name -> assay.v1.AttestResult
-	21, // 11: assay.v1.AttachEvidenceRequest.subject:type_name -> assay.v1.Subject
-	8,  // 12: assay.v1.AttachEvidenceResponse.result:type_name -> assay.v1.AttestResult
-	20, // 13: assay.v1.ImportBundleResponse.attestation:type_name -> assay.v1.Attestation
-	1,  // 14: assay.v1.RevokeRequest.reason:type_name -> assay.v1.RevocationReason
-	22, // 15: assay.v1.RevokeResponse.revoke_time:type_name -> google.protobuf.Timestamp
-	2,  // 16: assay.v1.AttestationService.Attest:input_type -> assay.v1.AttestRequest
-	9,  // 17: assay.v1.AttestationService.AttestDigests:input_type -> assay.v1.AttestDigestsRequest
-	11, // 18: assay.v1.AttestationService.AttestBuild:input_type -> assay.v1.AttestBuildRequest
-	13, // 19: assay.v1.AttestationService.AttachEvidence:input_type -> assay.v1.AttachEvidenceRequest
-	15, // 20: assay.v1.AttestationService.ImportBundle:input_type -> assay.v1.ImportBundleRequest
-	17, // 21: assay.v1.AttestationService.Revoke:input_type -> assay.v1.RevokeRequest
-	6,  // 22: assay.v1.AttestationService.Attest:output_type -> assay.v1.AttestResponse
-	10, // 23: assay.v1.AttestationService.AttestDigests:output_type -> assay.v1.AttestDigestsResponse
-	12, // 24: assay.v1.AttestationService.AttestBuild:output_type -> assay.v1.AttestBuildResponse
-	14, // 25: assay.v1.AttestationService.AttachEvidence:output_type -> assay.v1.AttachEvidenceResponse
-	16, // 26: assay.v1.AttestationService.ImportBundle:output_type -> assay.v1.ImportBundleResponse
-	18, // 27: assay.v1.AttestationService.Revoke:output_type -> assay.v1.RevokeResponse
-	22, // [22:28] is the sub-list for method output_type
-	16, // [16:22] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	23, // 7: assay.v1.AttestResult.attestation:type_name -> assay.v1.Attestation
+	24, // 8: assay.v1.AttestResult.sboms:type_name -> assay.v1.SBOMSummary
+	25, // 9: assay.v1.AttestDigestsRequest.subjects:type_name -> assay.v1.Subject
+	8,  // 10: assay.v1.AttestDigestsResponse.result:type_name -> assay.v1.AttestResult
+	8,  // 11: assay.v1.AttestBuildResponse.result:type_name -> assay.v1.AttestResult
+	25, // 12: assay.v1.AttachEvidenceRequest.subject:type_name -> assay.v1.Subject
+	8,  // 13: assay.v1.AttachEvidenceResponse.result:type_name -> assay.v1.AttestResult
+	16, // 14: assay.v1.UploadEvidenceRequest.header:type_name -> assay.v1.EvidenceHeader
+	25, // 15: assay.v1.EvidenceHeader.subject:type_name -> assay.v1.Subject
+	8,  // 16: assay.v1.UploadEvidenceResponse.result:type_name -> assay.v1.AttestResult
+	23, // 17: assay.v1.ImportBundleResponse.attestation:type_name -> assay.v1.Attestation
+	1,  // 18: assay.v1.RevokeRequest.reason:type_name -> assay.v1.RevocationReason
+	26, // 19: assay.v1.RevokeResponse.revoke_time:type_name -> google.protobuf.Timestamp
+	2,  // 20: assay.v1.AttestationService.Attest:input_type -> assay.v1.AttestRequest
+	9,  // 21: assay.v1.AttestationService.AttestDigests:input_type -> assay.v1.AttestDigestsRequest
+	11, // 22: assay.v1.AttestationService.AttestBuild:input_type -> assay.v1.AttestBuildRequest
+	13, // 23: assay.v1.AttestationService.AttachEvidence:input_type -> assay.v1.AttachEvidenceRequest
+	15, // 24: assay.v1.AttestationService.UploadEvidence:input_type -> assay.v1.UploadEvidenceRequest
+	18, // 25: assay.v1.AttestationService.ImportBundle:input_type -> assay.v1.ImportBundleRequest
+	20, // 26: assay.v1.AttestationService.Revoke:input_type -> assay.v1.RevokeRequest
+	6,  // 27: assay.v1.AttestationService.Attest:output_type -> assay.v1.AttestResponse
+	10, // 28: assay.v1.AttestationService.AttestDigests:output_type -> assay.v1.AttestDigestsResponse
+	12, // 29: assay.v1.AttestationService.AttestBuild:output_type -> assay.v1.AttestBuildResponse
+	14, // 30: assay.v1.AttestationService.AttachEvidence:output_type -> assay.v1.AttachEvidenceResponse
+	17, // 31: assay.v1.AttestationService.UploadEvidence:output_type -> assay.v1.UploadEvidenceResponse
+	19, // 32: assay.v1.AttestationService.ImportBundle:output_type -> assay.v1.ImportBundleResponse
+	21, // 33: assay.v1.AttestationService.Revoke:output_type -> assay.v1.RevokeResponse
+	27, // [27:34] is the sub-list for method output_type
+	20, // [20:27] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_assay_v1_attestation_service_proto_init() }
@@ -1328,7 +1558,11 @@ func file_assay_v1_attestation_service_proto_init() {
 		(*AttestResponse_Progress)(nil),
 		(*AttestResponse_Result)(nil),
 	}
-	file_assay_v1_attestation_service_proto_msgTypes[15].OneofWrappers = []any{
+	file_assay_v1_attestation_service_proto_msgTypes[13].OneofWrappers = []any{
+		(*UploadEvidenceRequest_Header)(nil),
+		(*UploadEvidenceRequest_Chunk)(nil),
+	}
+	file_assay_v1_attestation_service_proto_msgTypes[18].OneofWrappers = []any{
 		(*RevokeRequest_AttestationId)(nil),
 		(*RevokeRequest_InvocationId)(nil),
 		(*RevokeRequest_KeyId)(nil),
@@ -1339,7 +1573,7 @@ func file_assay_v1_attestation_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_assay_v1_attestation_service_proto_rawDesc), len(file_assay_v1_attestation_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   17,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

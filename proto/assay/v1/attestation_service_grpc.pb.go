@@ -23,6 +23,7 @@ const (
 	AttestationService_AttestDigests_FullMethodName  = "/assay.v1.AttestationService/AttestDigests"
 	AttestationService_AttestBuild_FullMethodName    = "/assay.v1.AttestationService/AttestBuild"
 	AttestationService_AttachEvidence_FullMethodName = "/assay.v1.AttestationService/AttachEvidence"
+	AttestationService_UploadEvidence_FullMethodName = "/assay.v1.AttestationService/UploadEvidence"
 	AttestationService_ImportBundle_FullMethodName   = "/assay.v1.AttestationService/ImportBundle"
 	AttestationService_Revoke_FullMethodName         = "/assay.v1.AttestationService/Revoke"
 )
@@ -43,7 +44,11 @@ type AttestationServiceClient interface {
 	// AttestBuild attests a finished CodeBuild build that the service reads itself.
 	AttestBuild(ctx context.Context, in *AttestBuildRequest, opts ...grpc.CallOption) (*AttestBuildResponse, error)
 	// AttachEvidence signs a predicate about a subject the service already knows.
+	// A predicate of more than 1 MiB goes through UploadEvidence.
 	AttachEvidence(ctx context.Context, in *AttachEvidenceRequest, opts ...grpc.CallOption) (*AttachEvidenceResponse, error)
+	// UploadEvidence is AttachEvidence for predicates of up to 50 MiB: one header,
+	// then chunks, then the client closes its side.
+	UploadEvidence(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadEvidenceRequest, UploadEvidenceResponse], error)
 	// ImportBundle stores somebody else's Sigstore bundle after verifying it
 	// against the configured roots.
 	ImportBundle(ctx context.Context, in *ImportBundleRequest, opts ...grpc.CallOption) (*ImportBundleResponse, error)
@@ -102,6 +107,19 @@ func (c *attestationServiceClient) AttachEvidence(ctx context.Context, in *Attac
 	return out, nil
 }
 
+func (c *attestationServiceClient) UploadEvidence(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadEvidenceRequest, UploadEvidenceResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AttestationService_ServiceDesc.Streams[1], AttestationService_UploadEvidence_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[UploadEvidenceRequest, UploadEvidenceResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AttestationService_UploadEvidenceClient = grpc.ClientStreamingClient[UploadEvidenceRequest, UploadEvidenceResponse]
+
 func (c *attestationServiceClient) ImportBundle(ctx context.Context, in *ImportBundleRequest, opts ...grpc.CallOption) (*ImportBundleResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ImportBundleResponse)
@@ -138,7 +156,11 @@ type AttestationServiceServer interface {
 	// AttestBuild attests a finished CodeBuild build that the service reads itself.
 	AttestBuild(context.Context, *AttestBuildRequest) (*AttestBuildResponse, error)
 	// AttachEvidence signs a predicate about a subject the service already knows.
+	// A predicate of more than 1 MiB goes through UploadEvidence.
 	AttachEvidence(context.Context, *AttachEvidenceRequest) (*AttachEvidenceResponse, error)
+	// UploadEvidence is AttachEvidence for predicates of up to 50 MiB: one header,
+	// then chunks, then the client closes its side.
+	UploadEvidence(grpc.ClientStreamingServer[UploadEvidenceRequest, UploadEvidenceResponse]) error
 	// ImportBundle stores somebody else's Sigstore bundle after verifying it
 	// against the configured roots.
 	ImportBundle(context.Context, *ImportBundleRequest) (*ImportBundleResponse, error)
@@ -165,6 +187,9 @@ func (UnimplementedAttestationServiceServer) AttestBuild(context.Context, *Attes
 }
 func (UnimplementedAttestationServiceServer) AttachEvidence(context.Context, *AttachEvidenceRequest) (*AttachEvidenceResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AttachEvidence not implemented")
+}
+func (UnimplementedAttestationServiceServer) UploadEvidence(grpc.ClientStreamingServer[UploadEvidenceRequest, UploadEvidenceResponse]) error {
+	return status.Error(codes.Unimplemented, "method UploadEvidence not implemented")
 }
 func (UnimplementedAttestationServiceServer) ImportBundle(context.Context, *ImportBundleRequest) (*ImportBundleResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ImportBundle not implemented")
@@ -254,6 +279,13 @@ func _AttestationService_AttachEvidence_Handler(srv interface{}, ctx context.Con
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AttestationService_UploadEvidence_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(AttestationServiceServer).UploadEvidence(&grpc.GenericServerStream[UploadEvidenceRequest, UploadEvidenceResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AttestationService_UploadEvidenceServer = grpc.ClientStreamingServer[UploadEvidenceRequest, UploadEvidenceResponse]
+
 func _AttestationService_ImportBundle_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ImportBundleRequest)
 	if err := dec(in); err != nil {
@@ -323,6 +355,11 @@ var AttestationService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "Attest",
 			Handler:       _AttestationService_Attest_Handler,
 			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "UploadEvidence",
+			Handler:       _AttestationService_UploadEvidence_Handler,
 			ClientStreams: true,
 		},
 	},

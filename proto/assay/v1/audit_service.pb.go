@@ -531,10 +531,20 @@ func (x *Ask) GetAskTime() *timestamppb.Timestamp {
 
 type SearchComponentsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A package URL, with or without a version, or with a range.
-	Purl          string `protobuf:"bytes,1,opt,name=purl,proto3" json:"purl,omitempty"`
-	PageSize      int32  `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// A package URL without a version (all versions), with one
+	// (pkg:npm/lodash@4.17.20), or with a range in its place:
+	// pkg:maven/org.apache.logging.log4j/log4j-core@<2.17.1, where a comma means and.
+	// Qualifiers must agree where they are given.
+	Purl      string `protobuf:"bytes,1,opt,name=purl,proto3" json:"purl,omitempty"`
+	PageSize  int32  `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// The name of a package, whatever its type and namespace; instead of purl.
+	Name string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	// A range for `purl` or `name`, as in purl or in vers syntax:
+	// "vers:maven/>=2.0|<2.17.1".
+	VersionRange string `protobuf:"bytes,5,opt,name=version_range,json=versionRange,proto3" json:"version_range,omitempty"`
+	// An SPDX license identifier; alone, or besides the others.
+	License       string `protobuf:"bytes,6,opt,name=license,proto3" json:"license,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -590,10 +600,41 @@ func (x *SearchComponentsRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *SearchComponentsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SearchComponentsRequest) GetVersionRange() string {
+	if x != nil {
+		return x.VersionRange
+	}
+	return ""
+}
+
+func (x *SearchComponentsRequest) GetLicense() string {
+	if x != nil {
+		return x.License
+	}
+	return ""
+}
+
 type SearchComponentsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Matches       []*ComponentMatch      `protobuf:"bytes,1,rep,name=matches,proto3" json:"matches,omitempty"`
-	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The newest SBOM first. A page may be short, or empty, while there is another: rows
+	// that the caller may not read are left out.
+	Matches []*ComponentMatch `protobuf:"bytes,1,rep,name=matches,proto3" json:"matches,omitempty"`
+	// Empty after the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Versions that the ecosystem's order says nothing about, so that nobody can say
+	// whether the range holds them. They are not among the matches. At most 100.
+	UndecidedPurls []string `protobuf:"bytes,3,rep,name=undecided_purls,json=undecidedPurls,proto3" json:"undecided_purls,omitempty"`
+	// There is more than one call looks at: not all versions of the package were compared
+	// (those that became known first were), not all undecided ones are listed, or not all
+	// decisions were read for `environments`. What is answered is true; more may be.
+	Truncated     bool `protobuf:"varint,4,opt,name=truncated,proto3" json:"truncated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -642,12 +683,40 @@ func (x *SearchComponentsResponse) GetNextPageToken() string {
 	return ""
 }
 
+func (x *SearchComponentsResponse) GetUndecidedPurls() []string {
+	if x != nil {
+		return x.UndecidedPurls
+	}
+	return nil
+}
+
+func (x *SearchComponentsResponse) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+// ComponentMatch is one SBOM that holds what was asked for.
 type ComponentMatch struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Purl          string                 `protobuf:"bytes,1,opt,name=purl,proto3" json:"purl,omitempty"`
-	Subject       *Subject               `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
-	AttestationId string                 `protobuf:"bytes,3,opt,name=attestation_id,json=attestationId,proto3" json:"attestation_id,omitempty"`
-	Environments  []string               `protobuf:"bytes,4,rep,name=environments,proto3" json:"environments,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The first of the components that match; `components` has all.
+	Purl string `protobuf:"bytes,1,opt,name=purl,proto3" json:"purl,omitempty"`
+	// The artifact.
+	Subject *Subject `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
+	// Of the SBOM.
+	AttestationId string `protobuf:"bytes,3,opt,name=attestation_id,json=attestationId,proto3" json:"attestation_id,omitempty"`
+	// Those for which a decision about the artifact passed that the caller may read, sorted.
+	Environments []string `protobuf:"bytes,4,rep,name=environments,proto3" json:"environments,omitempty"`
+	// At most 25; the SBOM has all.
+	Components []*MatchedComponent `protobuf:"bytes,5,rep,name=components,proto3" json:"components,omitempty"`
+	// The builds that attested the artifact, as far as the caller may read them; at
+	// most 20, the newest first.
+	Builds []*ComponentBuild `protobuf:"bytes,6,rep,name=builds,proto3" json:"builds,omitempty"`
+	Origin SBOMOrigin        `protobuf:"varint,7,opt,name=origin,proto3,enum=assay.v1.SBOMOrigin" json:"origin,omitempty"`
+	// Of the SBOM: whether it is complete.
+	Complete      bool                   `protobuf:"varint,8,opt,name=complete,proto3" json:"complete,omitempty"`
+	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -710,6 +779,194 @@ func (x *ComponentMatch) GetEnvironments() []string {
 	return nil
 }
 
+func (x *ComponentMatch) GetComponents() []*MatchedComponent {
+	if x != nil {
+		return x.Components
+	}
+	return nil
+}
+
+func (x *ComponentMatch) GetBuilds() []*ComponentBuild {
+	if x != nil {
+		return x.Builds
+	}
+	return nil
+}
+
+func (x *ComponentMatch) GetOrigin() SBOMOrigin {
+	if x != nil {
+		return x.Origin
+	}
+	return SBOMOrigin_SBOM_ORIGIN_UNSPECIFIED
+}
+
+func (x *ComponentMatch) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
+func (x *ComponentMatch) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+type MatchedComponent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty for a component that an attached SBOM gives no package URL.
+	Purl          string   `protobuf:"bytes,1,opt,name=purl,proto3" json:"purl,omitempty"`
+	Name          string   `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Version       string   `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	Licenses      []string `protobuf:"bytes,4,rep,name=licenses,proto3" json:"licenses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MatchedComponent) Reset() {
+	*x = MatchedComponent{}
+	mi := &file_assay_v1_audit_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MatchedComponent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MatchedComponent) ProtoMessage() {}
+
+func (x *MatchedComponent) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_audit_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MatchedComponent.ProtoReflect.Descriptor instead.
+func (*MatchedComponent) Descriptor() ([]byte, []int) {
+	return file_assay_v1_audit_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *MatchedComponent) GetPurl() string {
+	if x != nil {
+		return x.Purl
+	}
+	return ""
+}
+
+func (x *MatchedComponent) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *MatchedComponent) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *MatchedComponent) GetLicenses() []string {
+	if x != nil {
+		return x.Licenses
+	}
+	return nil
+}
+
+type ComponentBuild struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AttestationId string                 `protobuf:"bytes,1,opt,name=attestation_id,json=attestationId,proto3" json:"attestation_id,omitempty"`
+	BuilderId     string                 `protobuf:"bytes,2,opt,name=builder_id,json=builderId,proto3" json:"builder_id,omitempty"`
+	InvocationId  string                 `protobuf:"bytes,3,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
+	SourceUri     string                 `protobuf:"bytes,4,opt,name=source_uri,json=sourceUri,proto3" json:"source_uri,omitempty"`
+	SourceDigest  map[string]string      `protobuf:"bytes,5,rep,name=source_digest,json=sourceDigest,proto3" json:"source_digest,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ComponentBuild) Reset() {
+	*x = ComponentBuild{}
+	mi := &file_assay_v1_audit_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ComponentBuild) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ComponentBuild) ProtoMessage() {}
+
+func (x *ComponentBuild) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_audit_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ComponentBuild.ProtoReflect.Descriptor instead.
+func (*ComponentBuild) Descriptor() ([]byte, []int) {
+	return file_assay_v1_audit_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ComponentBuild) GetAttestationId() string {
+	if x != nil {
+		return x.AttestationId
+	}
+	return ""
+}
+
+func (x *ComponentBuild) GetBuilderId() string {
+	if x != nil {
+		return x.BuilderId
+	}
+	return ""
+}
+
+func (x *ComponentBuild) GetInvocationId() string {
+	if x != nil {
+		return x.InvocationId
+	}
+	return ""
+}
+
+func (x *ComponentBuild) GetSourceUri() string {
+	if x != nil {
+		return x.SourceUri
+	}
+	return ""
+}
+
+func (x *ComponentBuild) GetSourceDigest() map[string]string {
+	if x != nil {
+		return x.SourceDigest
+	}
+	return nil
+}
+
+func (x *ComponentBuild) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
 type ListCoverageRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	PageSize      int32                  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
@@ -721,7 +978,7 @@ type ListCoverageRequest struct {
 
 func (x *ListCoverageRequest) Reset() {
 	*x = ListCoverageRequest{}
-	mi := &file_assay_v1_audit_service_proto_msgTypes[12]
+	mi := &file_assay_v1_audit_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -733,7 +990,7 @@ func (x *ListCoverageRequest) String() string {
 func (*ListCoverageRequest) ProtoMessage() {}
 
 func (x *ListCoverageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_audit_service_proto_msgTypes[12]
+	mi := &file_assay_v1_audit_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -746,7 +1003,7 @@ func (x *ListCoverageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCoverageRequest.ProtoReflect.Descriptor instead.
 func (*ListCoverageRequest) Descriptor() ([]byte, []int) {
-	return file_assay_v1_audit_service_proto_rawDescGZIP(), []int{12}
+	return file_assay_v1_audit_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListCoverageRequest) GetPageSize() int32 {
@@ -780,7 +1037,7 @@ type ListCoverageResponse struct {
 
 func (x *ListCoverageResponse) Reset() {
 	*x = ListCoverageResponse{}
-	mi := &file_assay_v1_audit_service_proto_msgTypes[13]
+	mi := &file_assay_v1_audit_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -792,7 +1049,7 @@ func (x *ListCoverageResponse) String() string {
 func (*ListCoverageResponse) ProtoMessage() {}
 
 func (x *ListCoverageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_audit_service_proto_msgTypes[13]
+	mi := &file_assay_v1_audit_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -805,7 +1062,7 @@ func (x *ListCoverageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCoverageResponse.ProtoReflect.Descriptor instead.
 func (*ListCoverageResponse) Descriptor() ([]byte, []int) {
-	return file_assay_v1_audit_service_proto_rawDescGZIP(), []int{13}
+	return file_assay_v1_audit_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListCoverageResponse) GetCoverage() []*Coverage {
@@ -834,7 +1091,7 @@ type Coverage struct {
 
 func (x *Coverage) Reset() {
 	*x = Coverage{}
-	mi := &file_assay_v1_audit_service_proto_msgTypes[14]
+	mi := &file_assay_v1_audit_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -846,7 +1103,7 @@ func (x *Coverage) String() string {
 func (*Coverage) ProtoMessage() {}
 
 func (x *Coverage) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_audit_service_proto_msgTypes[14]
+	mi := &file_assay_v1_audit_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -859,7 +1116,7 @@ func (x *Coverage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Coverage.ProtoReflect.Descriptor instead.
 func (*Coverage) Descriptor() ([]byte, []int) {
-	return file_assay_v1_audit_service_proto_rawDescGZIP(), []int{14}
+	return file_assay_v1_audit_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Coverage) GetSourceUri() string {
@@ -901,7 +1158,7 @@ type ExportEvidenceRequest struct {
 
 func (x *ExportEvidenceRequest) Reset() {
 	*x = ExportEvidenceRequest{}
-	mi := &file_assay_v1_audit_service_proto_msgTypes[15]
+	mi := &file_assay_v1_audit_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -913,7 +1170,7 @@ func (x *ExportEvidenceRequest) String() string {
 func (*ExportEvidenceRequest) ProtoMessage() {}
 
 func (x *ExportEvidenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_audit_service_proto_msgTypes[15]
+	mi := &file_assay_v1_audit_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -926,7 +1183,7 @@ func (x *ExportEvidenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportEvidenceRequest.ProtoReflect.Descriptor instead.
 func (*ExportEvidenceRequest) Descriptor() ([]byte, []int) {
-	return file_assay_v1_audit_service_proto_rawDescGZIP(), []int{15}
+	return file_assay_v1_audit_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExportEvidenceRequest) GetFilter() string {
@@ -959,7 +1216,7 @@ type ExportEvidenceResponse struct {
 
 func (x *ExportEvidenceResponse) Reset() {
 	*x = ExportEvidenceResponse{}
-	mi := &file_assay_v1_audit_service_proto_msgTypes[16]
+	mi := &file_assay_v1_audit_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -971,7 +1228,7 @@ func (x *ExportEvidenceResponse) String() string {
 func (*ExportEvidenceResponse) ProtoMessage() {}
 
 func (x *ExportEvidenceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_audit_service_proto_msgTypes[16]
+	mi := &file_assay_v1_audit_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -984,7 +1241,7 @@ func (x *ExportEvidenceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportEvidenceResponse.ProtoReflect.Descriptor instead.
 func (*ExportEvidenceResponse) Descriptor() ([]byte, []int) {
-	return file_assay_v1_audit_service_proto_rawDescGZIP(), []int{16}
+	return file_assay_v1_audit_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ExportEvidenceResponse) GetChunk() []byte {
@@ -1002,7 +1259,7 @@ type GetTrustedRootRequest struct {
 
 func (x *GetTrustedRootRequest) Reset() {
 	*x = GetTrustedRootRequest{}
-	mi := &file_assay_v1_audit_service_proto_msgTypes[17]
+	mi := &file_assay_v1_audit_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1014,7 +1271,7 @@ func (x *GetTrustedRootRequest) String() string {
 func (*GetTrustedRootRequest) ProtoMessage() {}
 
 func (x *GetTrustedRootRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_audit_service_proto_msgTypes[17]
+	mi := &file_assay_v1_audit_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1027,7 +1284,7 @@ func (x *GetTrustedRootRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTrustedRootRequest.ProtoReflect.Descriptor instead.
 func (*GetTrustedRootRequest) Descriptor() ([]byte, []int) {
-	return file_assay_v1_audit_service_proto_rawDescGZIP(), []int{17}
+	return file_assay_v1_audit_service_proto_rawDescGZIP(), []int{19}
 }
 
 type GetTrustedRootResponse struct {
@@ -1042,7 +1299,7 @@ type GetTrustedRootResponse struct {
 
 func (x *GetTrustedRootResponse) Reset() {
 	*x = GetTrustedRootResponse{}
-	mi := &file_assay_v1_audit_service_proto_msgTypes[18]
+	mi := &file_assay_v1_audit_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1054,7 +1311,7 @@ func (x *GetTrustedRootResponse) String() string {
 func (*GetTrustedRootResponse) ProtoMessage() {}
 
 func (x *GetTrustedRootResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_audit_service_proto_msgTypes[18]
+	mi := &file_assay_v1_audit_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1067,7 +1324,7 @@ func (x *GetTrustedRootResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTrustedRootResponse.ProtoReflect.Descriptor instead.
 func (*GetTrustedRootResponse) Descriptor() ([]byte, []int) {
-	return file_assay_v1_audit_service_proto_rawDescGZIP(), []int{18}
+	return file_assay_v1_audit_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetTrustedRootResponse) GetTrustedRoot() []byte {
@@ -1121,20 +1378,51 @@ const file_assay_v1_audit_service_proto_rawDesc = "" +
 	"\task_count\x18\x03 \x01(\x03R\baskCount\"T\n" +
 	"\x03Ask\x12\x16\n" +
 	"\x06caller\x18\x01 \x01(\tR\x06caller\x125\n" +
-	"\bask_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aaskTime\"i\n" +
+	"\bask_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aaskTime\"\xbc\x01\n" +
 	"\x17SearchComponentsRequest\x12\x12\n" +
 	"\x04purl\x18\x01 \x01(\tR\x04purl\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"v\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12#\n" +
+	"\rversion_range\x18\x05 \x01(\tR\fversionRange\x12\x18\n" +
+	"\alicense\x18\x06 \x01(\tR\alicense\"\xbd\x01\n" +
 	"\x18SearchComponentsResponse\x122\n" +
 	"\amatches\x18\x01 \x03(\v2\x18.assay.v1.ComponentMatchR\amatches\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x9c\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12'\n" +
+	"\x0fundecided_purls\x18\x03 \x03(\tR\x0eundecidedPurls\x12\x1c\n" +
+	"\ttruncated\x18\x04 \x01(\bR\ttruncated\"\x91\x03\n" +
 	"\x0eComponentMatch\x12\x12\n" +
 	"\x04purl\x18\x01 \x01(\tR\x04purl\x12+\n" +
 	"\asubject\x18\x02 \x01(\v2\x11.assay.v1.SubjectR\asubject\x12%\n" +
 	"\x0eattestation_id\x18\x03 \x01(\tR\rattestationId\x12\"\n" +
-	"\fenvironments\x18\x04 \x03(\tR\fenvironments\"s\n" +
+	"\fenvironments\x18\x04 \x03(\tR\fenvironments\x12:\n" +
+	"\n" +
+	"components\x18\x05 \x03(\v2\x1a.assay.v1.MatchedComponentR\n" +
+	"components\x120\n" +
+	"\x06builds\x18\x06 \x03(\v2\x18.assay.v1.ComponentBuildR\x06builds\x12,\n" +
+	"\x06origin\x18\a \x01(\x0e2\x14.assay.v1.SBOMOriginR\x06origin\x12\x1a\n" +
+	"\bcomplete\x18\b \x01(\bR\bcomplete\x12;\n" +
+	"\vcreate_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\"p\n" +
+	"\x10MatchedComponent\x12\x12\n" +
+	"\x04purl\x18\x01 \x01(\tR\x04purl\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12\x1a\n" +
+	"\blicenses\x18\x04 \x03(\tR\blicenses\"\xe9\x02\n" +
+	"\x0eComponentBuild\x12%\n" +
+	"\x0eattestation_id\x18\x01 \x01(\tR\rattestationId\x12\x1d\n" +
+	"\n" +
+	"builder_id\x18\x02 \x01(\tR\tbuilderId\x12#\n" +
+	"\rinvocation_id\x18\x03 \x01(\tR\finvocationId\x12\x1d\n" +
+	"\n" +
+	"source_uri\x18\x04 \x01(\tR\tsourceUri\x12O\n" +
+	"\rsource_digest\x18\x05 \x03(\v2*.assay.v1.ComponentBuild.SourceDigestEntryR\fsourceDigest\x12;\n" +
+	"\vcreate_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x1a?\n" +
+	"\x11SourceDigestEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"s\n" +
 	"\x13ListCoverageRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -1182,7 +1470,7 @@ func file_assay_v1_audit_service_proto_rawDescGZIP() []byte {
 	return file_assay_v1_audit_service_proto_rawDescData
 }
 
-var file_assay_v1_audit_service_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_assay_v1_audit_service_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_assay_v1_audit_service_proto_goTypes = []any{
 	(*ListAttestationsRequest)(nil),  // 0: assay.v1.ListAttestationsRequest
 	(*ListAttestationsResponse)(nil), // 1: assay.v1.ListAttestationsResponse
@@ -1196,51 +1484,61 @@ var file_assay_v1_audit_service_proto_goTypes = []any{
 	(*SearchComponentsRequest)(nil),  // 9: assay.v1.SearchComponentsRequest
 	(*SearchComponentsResponse)(nil), // 10: assay.v1.SearchComponentsResponse
 	(*ComponentMatch)(nil),           // 11: assay.v1.ComponentMatch
-	(*ListCoverageRequest)(nil),      // 12: assay.v1.ListCoverageRequest
-	(*ListCoverageResponse)(nil),     // 13: assay.v1.ListCoverageResponse
-	(*Coverage)(nil),                 // 14: assay.v1.Coverage
-	(*ExportEvidenceRequest)(nil),    // 15: assay.v1.ExportEvidenceRequest
-	(*ExportEvidenceResponse)(nil),   // 16: assay.v1.ExportEvidenceResponse
-	(*GetTrustedRootRequest)(nil),    // 17: assay.v1.GetTrustedRootRequest
-	(*GetTrustedRootResponse)(nil),   // 18: assay.v1.GetTrustedRootResponse
-	(*Attestation)(nil),              // 19: assay.v1.Attestation
-	(*Decision)(nil),                 // 20: assay.v1.Decision
-	(*timestamppb.Timestamp)(nil),    // 21: google.protobuf.Timestamp
-	(*Subject)(nil),                  // 22: assay.v1.Subject
+	(*MatchedComponent)(nil),         // 12: assay.v1.MatchedComponent
+	(*ComponentBuild)(nil),           // 13: assay.v1.ComponentBuild
+	(*ListCoverageRequest)(nil),      // 14: assay.v1.ListCoverageRequest
+	(*ListCoverageResponse)(nil),     // 15: assay.v1.ListCoverageResponse
+	(*Coverage)(nil),                 // 16: assay.v1.Coverage
+	(*ExportEvidenceRequest)(nil),    // 17: assay.v1.ExportEvidenceRequest
+	(*ExportEvidenceResponse)(nil),   // 18: assay.v1.ExportEvidenceResponse
+	(*GetTrustedRootRequest)(nil),    // 19: assay.v1.GetTrustedRootRequest
+	(*GetTrustedRootResponse)(nil),   // 20: assay.v1.GetTrustedRootResponse
+	nil,                              // 21: assay.v1.ComponentBuild.SourceDigestEntry
+	(*Attestation)(nil),              // 22: assay.v1.Attestation
+	(*Decision)(nil),                 // 23: assay.v1.Decision
+	(*timestamppb.Timestamp)(nil),    // 24: google.protobuf.Timestamp
+	(*Subject)(nil),                  // 25: assay.v1.Subject
+	(SBOMOrigin)(0),                  // 26: assay.v1.SBOMOrigin
 }
 var file_assay_v1_audit_service_proto_depIdxs = []int32{
-	19, // 0: assay.v1.ListAttestationsResponse.attestations:type_name -> assay.v1.Attestation
-	19, // 1: assay.v1.GetAttestationResponse.attestation:type_name -> assay.v1.Attestation
-	20, // 2: assay.v1.ListDecisionsResponse.decisions:type_name -> assay.v1.Decision
-	20, // 3: assay.v1.GetDecisionResponse.decision:type_name -> assay.v1.Decision
+	22, // 0: assay.v1.ListAttestationsResponse.attestations:type_name -> assay.v1.Attestation
+	22, // 1: assay.v1.GetAttestationResponse.attestation:type_name -> assay.v1.Attestation
+	23, // 2: assay.v1.ListDecisionsResponse.decisions:type_name -> assay.v1.Decision
+	23, // 3: assay.v1.GetDecisionResponse.decision:type_name -> assay.v1.Decision
 	8,  // 4: assay.v1.GetDecisionResponse.asks:type_name -> assay.v1.Ask
-	21, // 5: assay.v1.Ask.ask_time:type_name -> google.protobuf.Timestamp
+	24, // 5: assay.v1.Ask.ask_time:type_name -> google.protobuf.Timestamp
 	11, // 6: assay.v1.SearchComponentsResponse.matches:type_name -> assay.v1.ComponentMatch
-	22, // 7: assay.v1.ComponentMatch.subject:type_name -> assay.v1.Subject
-	14, // 8: assay.v1.ListCoverageResponse.coverage:type_name -> assay.v1.Coverage
-	21, // 9: assay.v1.ExportEvidenceRequest.start_time:type_name -> google.protobuf.Timestamp
-	21, // 10: assay.v1.ExportEvidenceRequest.end_time:type_name -> google.protobuf.Timestamp
-	0,  // 11: assay.v1.AuditService.ListAttestations:input_type -> assay.v1.ListAttestationsRequest
-	2,  // 12: assay.v1.AuditService.GetAttestation:input_type -> assay.v1.GetAttestationRequest
-	4,  // 13: assay.v1.AuditService.ListDecisions:input_type -> assay.v1.ListDecisionsRequest
-	6,  // 14: assay.v1.AuditService.GetDecision:input_type -> assay.v1.GetDecisionRequest
-	9,  // 15: assay.v1.AuditService.SearchComponents:input_type -> assay.v1.SearchComponentsRequest
-	12, // 16: assay.v1.AuditService.ListCoverage:input_type -> assay.v1.ListCoverageRequest
-	15, // 17: assay.v1.AuditService.ExportEvidence:input_type -> assay.v1.ExportEvidenceRequest
-	17, // 18: assay.v1.AuditService.GetTrustedRoot:input_type -> assay.v1.GetTrustedRootRequest
-	1,  // 19: assay.v1.AuditService.ListAttestations:output_type -> assay.v1.ListAttestationsResponse
-	3,  // 20: assay.v1.AuditService.GetAttestation:output_type -> assay.v1.GetAttestationResponse
-	5,  // 21: assay.v1.AuditService.ListDecisions:output_type -> assay.v1.ListDecisionsResponse
-	7,  // 22: assay.v1.AuditService.GetDecision:output_type -> assay.v1.GetDecisionResponse
-	10, // 23: assay.v1.AuditService.SearchComponents:output_type -> assay.v1.SearchComponentsResponse
-	13, // 24: assay.v1.AuditService.ListCoverage:output_type -> assay.v1.ListCoverageResponse
-	16, // 25: assay.v1.AuditService.ExportEvidence:output_type -> assay.v1.ExportEvidenceResponse
-	18, // 26: assay.v1.AuditService.GetTrustedRoot:output_type -> assay.v1.GetTrustedRootResponse
-	19, // [19:27] is the sub-list for method output_type
-	11, // [11:19] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	25, // 7: assay.v1.ComponentMatch.subject:type_name -> assay.v1.Subject
+	12, // 8: assay.v1.ComponentMatch.components:type_name -> assay.v1.MatchedComponent
+	13, // 9: assay.v1.ComponentMatch.builds:type_name -> assay.v1.ComponentBuild
+	26, // 10: assay.v1.ComponentMatch.origin:type_name -> assay.v1.SBOMOrigin
+	24, // 11: assay.v1.ComponentMatch.create_time:type_name -> google.protobuf.Timestamp
+	21, // 12: assay.v1.ComponentBuild.source_digest:type_name -> assay.v1.ComponentBuild.SourceDigestEntry
+	24, // 13: assay.v1.ComponentBuild.create_time:type_name -> google.protobuf.Timestamp
+	16, // 14: assay.v1.ListCoverageResponse.coverage:type_name -> assay.v1.Coverage
+	24, // 15: assay.v1.ExportEvidenceRequest.start_time:type_name -> google.protobuf.Timestamp
+	24, // 16: assay.v1.ExportEvidenceRequest.end_time:type_name -> google.protobuf.Timestamp
+	0,  // 17: assay.v1.AuditService.ListAttestations:input_type -> assay.v1.ListAttestationsRequest
+	2,  // 18: assay.v1.AuditService.GetAttestation:input_type -> assay.v1.GetAttestationRequest
+	4,  // 19: assay.v1.AuditService.ListDecisions:input_type -> assay.v1.ListDecisionsRequest
+	6,  // 20: assay.v1.AuditService.GetDecision:input_type -> assay.v1.GetDecisionRequest
+	9,  // 21: assay.v1.AuditService.SearchComponents:input_type -> assay.v1.SearchComponentsRequest
+	14, // 22: assay.v1.AuditService.ListCoverage:input_type -> assay.v1.ListCoverageRequest
+	17, // 23: assay.v1.AuditService.ExportEvidence:input_type -> assay.v1.ExportEvidenceRequest
+	19, // 24: assay.v1.AuditService.GetTrustedRoot:input_type -> assay.v1.GetTrustedRootRequest
+	1,  // 25: assay.v1.AuditService.ListAttestations:output_type -> assay.v1.ListAttestationsResponse
+	3,  // 26: assay.v1.AuditService.GetAttestation:output_type -> assay.v1.GetAttestationResponse
+	5,  // 27: assay.v1.AuditService.ListDecisions:output_type -> assay.v1.ListDecisionsResponse
+	7,  // 28: assay.v1.AuditService.GetDecision:output_type -> assay.v1.GetDecisionResponse
+	10, // 29: assay.v1.AuditService.SearchComponents:output_type -> assay.v1.SearchComponentsResponse
+	15, // 30: assay.v1.AuditService.ListCoverage:output_type -> assay.v1.ListCoverageResponse
+	18, // 31: assay.v1.AuditService.ExportEvidence:output_type -> assay.v1.ExportEvidenceResponse
+	20, // 32: assay.v1.AuditService.GetTrustedRoot:output_type -> assay.v1.GetTrustedRootResponse
+	25, // [25:33] is the sub-list for method output_type
+	17, // [17:25] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_assay_v1_audit_service_proto_init() }
@@ -1256,7 +1554,7 @@ func file_assay_v1_audit_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_assay_v1_audit_service_proto_rawDesc), len(file_assay_v1_audit_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -192,6 +192,58 @@ func (DigestOrigin) EnumDescriptor() ([]byte, []int) {
 	return file_assay_v1_types_proto_rawDescGZIP(), []int{2}
 }
 
+// SBOMOrigin says who made an SBOM.
+type SBOMOrigin int32
+
+const (
+	SBOMOrigin_SBOM_ORIGIN_UNSPECIFIED SBOMOrigin = 0
+	// The service made it from the bytes that it received.
+	SBOMOrigin_SBOM_ORIGIN_GENERATED SBOMOrigin = 1
+	// A caller attached it. The service checked its form and kept it byte for byte.
+	SBOMOrigin_SBOM_ORIGIN_CLAIMED SBOMOrigin = 2
+)
+
+// Enum value maps for SBOMOrigin.
+var (
+	SBOMOrigin_name = map[int32]string{
+		0: "SBOM_ORIGIN_UNSPECIFIED",
+		1: "SBOM_ORIGIN_GENERATED",
+		2: "SBOM_ORIGIN_CLAIMED",
+	}
+	SBOMOrigin_value = map[string]int32{
+		"SBOM_ORIGIN_UNSPECIFIED": 0,
+		"SBOM_ORIGIN_GENERATED":   1,
+		"SBOM_ORIGIN_CLAIMED":     2,
+	}
+)
+
+func (x SBOMOrigin) Enum() *SBOMOrigin {
+	p := new(SBOMOrigin)
+	*p = x
+	return p
+}
+
+func (x SBOMOrigin) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SBOMOrigin) Descriptor() protoreflect.EnumDescriptor {
+	return file_assay_v1_types_proto_enumTypes[3].Descriptor()
+}
+
+func (SBOMOrigin) Type() protoreflect.EnumType {
+	return &file_assay_v1_types_proto_enumTypes[3]
+}
+
+func (x SBOMOrigin) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SBOMOrigin.Descriptor instead.
+func (SBOMOrigin) EnumDescriptor() ([]byte, []int) {
+	return file_assay_v1_types_proto_rawDescGZIP(), []int{3}
+}
+
 // GitHubActionsClaims are the claims of a GitHub Actions OIDC token that Assay
 // keeps. All of them were set by GitHub, none by the job. `sub` is absent on
 // purpose: its form is chosen by the repository, so nothing is decided on it.
@@ -1344,6 +1396,126 @@ func (x *Attestation) GetDowngrades() []string {
 	return nil
 }
 
+// SBOMSummary is what an SBOM attestation says, in short. The bundle of the
+// attestation holds all of it.
+type SBOMSummary struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AttestationId string                 `protobuf:"bytes,1,opt,name=attestation_id,json=attestationId,proto3" json:"attestation_id,omitempty"`
+	// What it is the SBOM of.
+	Subject        *Subject   `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
+	Origin         SBOMOrigin `protobuf:"varint,3,opt,name=origin,proto3,enum=assay.v1.SBOMOrigin" json:"origin,omitempty"`
+	ComponentCount int32      `protobuf:"varint,4,opt,name=component_count,json=componentCount,proto3" json:"component_count,omitempty"`
+	// Components by the type of their package URL: "npm", "golang", "deb". Those
+	// without a package URL are counted under "".
+	ComponentsByType map[string]int32 `protobuf:"bytes,5,rep,name=components_by_type,json=componentsByType,proto3" json:"components_by_type,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// SPDX identifiers, or text where a package says it in no SPDX way; sorted, at
+	// most 100.
+	Licenses []string `protobuf:"bytes,6,rep,name=licenses,proto3" json:"licenses,omitempty"`
+	// True where everything that could be read was read, and something was found.
+	Complete bool `protobuf:"varint,7,opt,name=complete,proto3" json:"complete,omitempty"`
+	// Why it is not complete, as stable words: "entries-limit", "opaque". docs/sbom.md
+	// lists them.
+	IncompleteReasons []string `protobuf:"bytes,8,rep,name=incomplete_reasons,json=incompleteReasons,proto3" json:"incomplete_reasons,omitempty"`
+	// What the artifact was recognised as: "go-binary", "jar", "oci-layout"; of an
+	// attached SBOM its own format, "cyclonedx" or "spdx".
+	Format        string `protobuf:"bytes,9,opt,name=format,proto3" json:"format,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SBOMSummary) Reset() {
+	*x = SBOMSummary{}
+	mi := &file_assay_v1_types_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SBOMSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SBOMSummary) ProtoMessage() {}
+
+func (x *SBOMSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_types_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SBOMSummary.ProtoReflect.Descriptor instead.
+func (*SBOMSummary) Descriptor() ([]byte, []int) {
+	return file_assay_v1_types_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *SBOMSummary) GetAttestationId() string {
+	if x != nil {
+		return x.AttestationId
+	}
+	return ""
+}
+
+func (x *SBOMSummary) GetSubject() *Subject {
+	if x != nil {
+		return x.Subject
+	}
+	return nil
+}
+
+func (x *SBOMSummary) GetOrigin() SBOMOrigin {
+	if x != nil {
+		return x.Origin
+	}
+	return SBOMOrigin_SBOM_ORIGIN_UNSPECIFIED
+}
+
+func (x *SBOMSummary) GetComponentCount() int32 {
+	if x != nil {
+		return x.ComponentCount
+	}
+	return 0
+}
+
+func (x *SBOMSummary) GetComponentsByType() map[string]int32 {
+	if x != nil {
+		return x.ComponentsByType
+	}
+	return nil
+}
+
+func (x *SBOMSummary) GetLicenses() []string {
+	if x != nil {
+		return x.Licenses
+	}
+	return nil
+}
+
+func (x *SBOMSummary) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
+func (x *SBOMSummary) GetIncompleteReasons() []string {
+	if x != nil {
+		return x.IncompleteReasons
+	}
+	return nil
+}
+
+func (x *SBOMSummary) GetFormat() string {
+	if x != nil {
+		return x.Format
+	}
+	return ""
+}
+
 var File_assay_v1_types_proto protoreflect.FileDescriptor
 
 const file_assay_v1_types_proto_rawDesc = "" +
@@ -1492,7 +1664,20 @@ const file_assay_v1_types_proto_rawDesc = "" +
 	"downgrades\x1a?\n" +
 	"\x11SourceDigestEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*\xaf\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd7\x03\n" +
+	"\vSBOMSummary\x12%\n" +
+	"\x0eattestation_id\x18\x01 \x01(\tR\rattestationId\x12+\n" +
+	"\asubject\x18\x02 \x01(\v2\x11.assay.v1.SubjectR\asubject\x12,\n" +
+	"\x06origin\x18\x03 \x01(\x0e2\x14.assay.v1.SBOMOriginR\x06origin\x12'\n" +
+	"\x0fcomponent_count\x18\x04 \x01(\x05R\x0ecomponentCount\x12Y\n" +
+	"\x12components_by_type\x18\x05 \x03(\v2+.assay.v1.SBOMSummary.ComponentsByTypeEntryR\x10componentsByType\x12\x1a\n" +
+	"\blicenses\x18\x06 \x03(\tR\blicenses\x12\x1a\n" +
+	"\bcomplete\x18\a \x01(\bR\bcomplete\x12-\n" +
+	"\x12incomplete_reasons\x18\b \x03(\tR\x11incompleteReasons\x12\x16\n" +
+	"\x06format\x18\t \x01(\tR\x06format\x1aC\n" +
+	"\x15ComponentsByTypeEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01*\xaf\x01\n" +
 	"\n" +
 	"CallerKind\x12\x1b\n" +
 	"\x17CALLER_KIND_UNSPECIFIED\x10\x00\x12\x1e\n" +
@@ -1509,7 +1694,12 @@ const file_assay_v1_types_proto_rawDesc = "" +
 	"\fDigestOrigin\x12\x1d\n" +
 	"\x19DIGEST_ORIGIN_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14DIGEST_ORIGIN_HASHED\x10\x01\x12\x19\n" +
-	"\x15DIGEST_ORIGIN_CLAIMED\x10\x02B5Z3github.com/assay-build/assay/proto/assay/v1;assayv1b\x06proto3"
+	"\x15DIGEST_ORIGIN_CLAIMED\x10\x02*]\n" +
+	"\n" +
+	"SBOMOrigin\x12\x1b\n" +
+	"\x17SBOM_ORIGIN_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15SBOM_ORIGIN_GENERATED\x10\x01\x12\x17\n" +
+	"\x13SBOM_ORIGIN_CLAIMED\x10\x02B5Z3github.com/assay-build/assay/proto/assay/v1;assayv1b\x06proto3"
 
 var (
 	file_assay_v1_types_proto_rawDescOnce sync.Once
@@ -1523,44 +1713,50 @@ func file_assay_v1_types_proto_rawDescGZIP() []byte {
 	return file_assay_v1_types_proto_rawDescData
 }
 
-var file_assay_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_assay_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_assay_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_assay_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_assay_v1_types_proto_goTypes = []any{
 	(CallerKind)(0),               // 0: assay.v1.CallerKind
 	(ArtifactKind)(0),             // 1: assay.v1.ArtifactKind
 	(DigestOrigin)(0),             // 2: assay.v1.DigestOrigin
-	(*GitHubActionsClaims)(nil),   // 3: assay.v1.GitHubActionsClaims
-	(*CodeBuildFacts)(nil),        // 4: assay.v1.CodeBuildFacts
-	(*AWSRoleFacts)(nil),          // 5: assay.v1.AWSRoleFacts
-	(*WorkloadFacts)(nil),         // 6: assay.v1.WorkloadFacts
-	(*HumanFacts)(nil),            // 7: assay.v1.HumanFacts
-	(*Caller)(nil),                // 8: assay.v1.Caller
-	(*Subject)(nil),               // 9: assay.v1.Subject
-	(*Attestation)(nil),           // 10: assay.v1.Attestation
-	nil,                           // 11: assay.v1.Subject.DigestEntry
-	nil,                           // 12: assay.v1.Attestation.SourceDigestEntry
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(SBOMOrigin)(0),               // 3: assay.v1.SBOMOrigin
+	(*GitHubActionsClaims)(nil),   // 4: assay.v1.GitHubActionsClaims
+	(*CodeBuildFacts)(nil),        // 5: assay.v1.CodeBuildFacts
+	(*AWSRoleFacts)(nil),          // 6: assay.v1.AWSRoleFacts
+	(*WorkloadFacts)(nil),         // 7: assay.v1.WorkloadFacts
+	(*HumanFacts)(nil),            // 8: assay.v1.HumanFacts
+	(*Caller)(nil),                // 9: assay.v1.Caller
+	(*Subject)(nil),               // 10: assay.v1.Subject
+	(*Attestation)(nil),           // 11: assay.v1.Attestation
+	(*SBOMSummary)(nil),           // 12: assay.v1.SBOMSummary
+	nil,                           // 13: assay.v1.Subject.DigestEntry
+	nil,                           // 14: assay.v1.Attestation.SourceDigestEntry
+	nil,                           // 15: assay.v1.SBOMSummary.ComponentsByTypeEntry
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
 }
 var file_assay_v1_types_proto_depIdxs = []int32{
-	13, // 0: assay.v1.CodeBuildFacts.start_time:type_name -> google.protobuf.Timestamp
+	16, // 0: assay.v1.CodeBuildFacts.start_time:type_name -> google.protobuf.Timestamp
 	0,  // 1: assay.v1.Caller.kind:type_name -> assay.v1.CallerKind
-	3,  // 2: assay.v1.Caller.github_actions:type_name -> assay.v1.GitHubActionsClaims
-	4,  // 3: assay.v1.Caller.codebuild:type_name -> assay.v1.CodeBuildFacts
-	5,  // 4: assay.v1.Caller.aws_role:type_name -> assay.v1.AWSRoleFacts
-	6,  // 5: assay.v1.Caller.workload:type_name -> assay.v1.WorkloadFacts
-	7,  // 6: assay.v1.Caller.human:type_name -> assay.v1.HumanFacts
-	11, // 7: assay.v1.Subject.digest:type_name -> assay.v1.Subject.DigestEntry
+	4,  // 2: assay.v1.Caller.github_actions:type_name -> assay.v1.GitHubActionsClaims
+	5,  // 3: assay.v1.Caller.codebuild:type_name -> assay.v1.CodeBuildFacts
+	6,  // 4: assay.v1.Caller.aws_role:type_name -> assay.v1.AWSRoleFacts
+	7,  // 5: assay.v1.Caller.workload:type_name -> assay.v1.WorkloadFacts
+	8,  // 6: assay.v1.Caller.human:type_name -> assay.v1.HumanFacts
+	13, // 7: assay.v1.Subject.digest:type_name -> assay.v1.Subject.DigestEntry
 	1,  // 8: assay.v1.Subject.kind:type_name -> assay.v1.ArtifactKind
 	2,  // 9: assay.v1.Subject.origin:type_name -> assay.v1.DigestOrigin
-	9,  // 10: assay.v1.Attestation.subjects:type_name -> assay.v1.Subject
-	12, // 11: assay.v1.Attestation.source_digest:type_name -> assay.v1.Attestation.SourceDigestEntry
-	13, // 12: assay.v1.Attestation.create_time:type_name -> google.protobuf.Timestamp
-	8,  // 13: assay.v1.Attestation.caller:type_name -> assay.v1.Caller
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	10, // 10: assay.v1.Attestation.subjects:type_name -> assay.v1.Subject
+	14, // 11: assay.v1.Attestation.source_digest:type_name -> assay.v1.Attestation.SourceDigestEntry
+	16, // 12: assay.v1.Attestation.create_time:type_name -> google.protobuf.Timestamp
+	9,  // 13: assay.v1.Attestation.caller:type_name -> assay.v1.Caller
+	10, // 14: assay.v1.SBOMSummary.subject:type_name -> assay.v1.Subject
+	3,  // 15: assay.v1.SBOMSummary.origin:type_name -> assay.v1.SBOMOrigin
+	15, // 16: assay.v1.SBOMSummary.components_by_type:type_name -> assay.v1.SBOMSummary.ComponentsByTypeEntry
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_assay_v1_types_proto_init() }
@@ -1573,8 +1769,8 @@ func file_assay_v1_types_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_assay_v1_types_proto_rawDesc), len(file_assay_v1_types_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   10,
+			NumEnums:      4,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
