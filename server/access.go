@@ -41,7 +41,8 @@ func methodAccess() map[string]access {
 		assayv1.AttestationService_Attest_FullMethodName:         may("attest", "Attestation"),
 		assayv1.AttestationService_AttestDigests_FullMethodName:  may("attest", "Attestation"),
 		assayv1.AttestationService_AttestBuild_FullMethodName:    later("attestBuild", "Build"),
-		assayv1.AttestationService_AttachEvidence_FullMethodName: may("attachEvidence", "Attestation"),
+		assayv1.AttestationService_AttachEvidence_FullMethodName: later("attachEvidence", "Attestation"),
+		assayv1.AttestationService_UploadEvidence_FullMethodName: later("attachEvidence", "Attestation"),
 		assayv1.AttestationService_ImportBundle_FullMethodName:   may("importBundle", "Attestation"),
 		assayv1.AttestationService_Revoke_FullMethodName:         may("revoke", "Attestation"),
 

@@ -14,11 +14,13 @@ import (
 	"github.com/assay-build/assay/internal/identity"
 	"github.com/assay-build/assay/internal/policy"
 	"github.com/assay-build/assay/internal/refusal"
+	"github.com/assay-build/assay/internal/sbom"
 	"github.com/assay-build/assay/internal/signing"
 	"github.com/assay-build/assay/internal/store"
 	"github.com/assay-build/assay/internal/tlog"
 	"github.com/assay-build/assay/internal/tlog/posix"
 	"github.com/assay-build/assay/internal/verify"
+	"github.com/assay-build/assay/internal/version"
 	lru "github.com/hashicorp/golang-lru/v2"
 	"google.golang.org/grpc"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
@@ -133,6 +135,11 @@ func (s *Server) assemble(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	scanner, err := s.cfg.scanner()
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, scanner.Close)
 	fetched, err := lru.New[string, string](rememberedBuilds)
 	if err != nil {
 		return err
@@ -142,6 +149,7 @@ func (s *Server) assemble(ctx context.Context) error {
 	assayv1.RegisterAttestationServiceServer(s.grpc, &attestationService{
 		writer: s.writer, sealer: sealer, builds: s.builds, sandboxAWS: s.cfg.SandboxAWS, authorizer: authz, metrics: s.metrics,
 		fetched: fetched, store: s.store,
+		scans: newScanService(scanner, s.cfg.Scan.Workers, spool, sbom.Tool{Name: "assay", Version: version.Module()}, s.metrics),
 		uploads: &uploads{
 			spool: spool, slots: make(chan struct{}, s.cfg.Limits.MaxConcurrentUploads),
 			maxBytes: s.cfg.Limits.MaxArtifactBytes, idle: s.cfg.Limits.IdleTimeout, grace: time.Minute,

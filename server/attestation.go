@@ -34,6 +34,7 @@ type attestationService struct {
 	writer     *provenance.Writer
 	sealer     *sealer
 	uploads    *uploads
+	scans      *scanService
 	builds     *codebuild.Reader // nil where no account is configured
 	sandboxAWS bool              // the accounts vouch for nothing real
 	fetching   singleflight.Group
@@ -56,7 +57,7 @@ func (a *attestationService) AttestDigests(ctx context.Context, req *assayv1.Att
 		}
 		subjects = append(subjects, sub)
 	}
-	result, err := a.attest(ctx, sessionFrom(ctx).caller, subjects)
+	result, err := a.attest(ctx, sessionFrom(ctx).caller, subjects, party{}, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -65,8 +66,13 @@ func (a *attestationService) AttestDigests(ctx context.Context, req *assayv1.Att
 
 // attest is the one way to an attestation of a build, whatever the artifacts
 // came by. Nothing in the statement is the caller's word but the names, and the
-// digests that are marked as claimed.
-func (a *attestationService) attest(ctx context.Context, caller *identity.Caller, subjects []store.Subject) (*assayv1.AttestResult, error) {
+// digests that are marked as claimed. found is what is in those whose bytes were seen;
+// asker is who waits for that to be sealed.
+//
+// The SBOMs are attested first, and name the provenance by the id that it is going to
+// have: a build that is attested has all of its SBOMs. What fails in between leaves SBOMs
+// that speak of a build nobody attested yet; the repeat finds them.
+func (a *attestationService) attest(ctx context.Context, caller *identity.Caller, subjects []store.Subject, asker party, found []*scanned) (*assayv1.AttestResult, error) {
 	if err := checkDuplicates(subjects); err != nil {
 		return nil, err
 	}
@@ -75,6 +81,10 @@ func (a *attestationService) attest(ctx context.Context, caller *identity.Caller
 		return nil, err
 	}
 	record, err := newRecord(a.writer, caller, subjects)
+	if err != nil {
+		return nil, err
+	}
+	sboms, err := a.attestSBOMs(ctx, asker, st, record, found)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +103,7 @@ func (a *attestationService) attest(ctx context.Context, caller *identity.Caller
 		}
 	}
 	out, err := attestationOf(done.Attestation, caller, a.writer)
-	return &assayv1.AttestResult{Attestation: out, Repeated: done.repeated}, err
+	return &assayv1.AttestResult{Attestation: out, Repeated: done.repeated, Sboms: sboms}, err
 }
 
 func statementSubjects(subjects []store.Subject) []attest.Subject {
@@ -223,9 +233,12 @@ func inField(err error, at string) error {
 // attestationOf is a stored attestation on the wire; caller is who made it.
 func attestationOf(a *store.Attestation, caller *identity.Caller, w *provenance.Writer) (*assayv1.Attestation, error) {
 	// Which downgrades there were follows from the caller's facts.
-	b, err := w.Builder(caller)
-	if err != nil {
-		return nil, fmt.Errorf("attestation %s: %w", a.ID, err)
+	var b provenance.Builder
+	if caller.Kind != identity.KindHuman { // who attaches evidence and builds nothing
+		var err error
+		if b, err = w.Builder(caller); err != nil {
+			return nil, fmt.Errorf("attestation %s: %w", a.ID, err)
+		}
 	}
 	b.ID, b.Level = a.BuilderID, a.SLSABuildLevel
 	out := &assayv1.Attestation{
@@ -246,13 +259,17 @@ func attestationOf(a *store.Attestation, caller *identity.Caller, w *provenance.
 		out.SourceDigest = map[string]string{"gitCommit": a.SourceCommit}
 	}
 	for _, s := range a.Subjects {
-		out.Subjects = append(out.Subjects, &assayv1.Subject{
-			Name:   s.Name,
-			Digest: digestMap(s),
-			Kind:   assayv1.ArtifactKind(s.Kind),
-			Origin: assayv1.DigestOrigin(s.Origin),
-			Size:   s.Size,
-		})
+		out.Subjects = append(out.Subjects, subjectProto(s))
 	}
 	return out, nil
+}
+
+func subjectProto(s store.Subject) *assayv1.Subject {
+	return &assayv1.Subject{
+		Name:   s.Name,
+		Digest: digestMap(s),
+		Kind:   assayv1.ArtifactKind(s.Kind),
+		Origin: assayv1.DigestOrigin(s.Origin),
+		Size:   s.Size,
+	}
 }

@@ -3,14 +3,18 @@ package server
 import (
 	"context"
 	"errors"
+	"os"
+	"strconv"
 
 	"github.com/assay-build/assay/internal/attest"
 	"github.com/assay-build/assay/internal/codebuild"
 	"github.com/assay-build/assay/internal/identity"
 	"github.com/assay-build/assay/internal/policy"
 	"github.com/assay-build/assay/internal/refusal"
+	"github.com/assay-build/assay/internal/sbom/sandbox"
 	"github.com/assay-build/assay/internal/store"
 	assayv1 "github.com/assay-build/assay/proto/assay/v1"
+	"golang.org/x/sync/singleflight"
 )
 
 // AttestBuild attests a finished build of CodeBuild. Who asks decides nothing but
@@ -34,17 +38,36 @@ func (a *attestationService) AttestBuild(ctx context.Context, req *assayv1.Attes
 	if result, err := a.attestedBuild(ctx, req.GetBuildArn()); result != nil || err != nil {
 		return &assayv1.AttestBuildResponse{Result: result}, err
 	}
-	// Who asks at the same time shares one fetch. It goes on when the first of them
-	// goes away, as long as it may take at most.
-	v, err, _ := a.fetching.Do(req.GetBuildArn(), func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), buildDeadline)
-		defer cancel()
+	result, err := together(ctx, &a.fetching, req.GetBuildArn(), func(ctx context.Context) (*assayv1.AttestResult, error) {
 		return a.fetchBuild(ctx, asker, req.GetBuildArn())
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &assayv1.AttestBuildResponse{Result: v.(*assayv1.AttestResult)}, nil
+	return &assayv1.AttestBuildResponse{Result: result}, nil
+}
+
+// together has those who ask for a build at the same time share one fetch. It goes on
+// when the first of them goes away, as long as it may take at most. Where there was no
+// place for the first, each of the others has a share of its own and asks with that.
+func together(ctx context.Context, group *singleflight.Group, arn string, fetch func(context.Context) (*assayv1.AttestResult, error)) (*assayv1.AttestResult, error) {
+	for {
+		own := false
+		v, err, _ := group.Do(arn, func() (any, error) {
+			own = true
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), buildDeadline)
+			defer cancel()
+			return fetch(ctx)
+		})
+		code := refusal.CodeOf(err)
+		if !own && (code == CodeOverloaded || code == sandbox.CodeScannerBusy) && ctx.Err() == nil {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		return v.(*assayv1.AttestResult), nil
+	}
 }
 
 // fetchBuild reads the build and what it uploaded, and attests it. A fetch takes a
@@ -59,11 +82,32 @@ func (a *attestationService) fetchBuild(ctx context.Context, asker *identity.Cal
 	if err != nil {
 		return nil, err
 	}
-	objects, err := a.builds.Fetch(ctx, build, a.uploads.maxBytes, attest.MaxSubjects)
+	dir, err := a.uploads.spool.session()
+	if err != nil {
+		return nil, spoolError(err)
+	}
+	defer os.RemoveAll(dir)
+	kept := 0
+	objects, err := a.builds.Fetch(ctx, build, a.uploads.maxBytes, attest.MaxSubjects, func() (codebuild.Copy, error) {
+		kept++
+		return a.uploads.spool.file(dir, strconv.Itoa(kept))
+	})
 	if err != nil {
 		return nil, err
 	}
-	result, err := a.attest(ctx, a.postBuildCaller(build, objects), fetchedSubjects(objects))
+	subjects := fetchedSubjects(objects)
+	scans := a.scans.begin(ctx, partyOf(asker), dir)
+	defer scans.abandon()
+	for i, o := range objects {
+		if err := scans.add(ctx, o.Path, subjects[i]); err != nil {
+			return nil, err
+		}
+	}
+	found, err := scans.wait()
+	if err != nil {
+		return nil, err
+	}
+	result, err := a.attest(ctx, a.postBuildCaller(build, objects), subjects, partyOf(asker), found)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,10 @@ import (
 	"github.com/assay-build/assay/internal/policy"
 	"github.com/assay-build/assay/internal/provenance"
 	"github.com/assay-build/assay/internal/refusal"
+	"github.com/assay-build/assay/internal/sbom"
+	"github.com/assay-build/assay/internal/sbom/check"
+	"github.com/assay-build/assay/internal/sbom/sandbox"
+	"github.com/assay-build/assay/internal/sbom/versions"
 	"github.com/assay-build/assay/internal/store"
 	"github.com/assay-build/assay/internal/stsproof"
 	"github.com/assay-build/assay/internal/tlog/posix"
@@ -23,6 +27,11 @@ func statusCode(c refusal.Code) codes.Code {
 		attest.CodeNoSubjects, attest.CodeTooManySubjects, CodeDuplicateSubject, attest.CodeSubjectNoDigest, CodeKindUnknown,
 		CodeArtifactTooLarge, CodeArtifactSizeMismatch, CodeStreamProtocol, CodeChunkTooLarge,
 		attest.CodeDigestInvalid, attest.CodeSubjectNameInvalid,
+		CodePredicateTypeUnsupported, CodeEvidenceSizeMismatch,
+		sbom.CodeQueryInvalid, sbom.CodePURLInvalid, versions.CodeRangeInvalid, versions.CodeVersionInvalid, versions.CodeVersionUnordered,
+		check.CodeSBOMFormatUnsupported, check.CodeSBOMVersionUnsupported, check.CodeSBOMTooLarge, check.CodeSBOMTooManyComponents,
+		check.CodeSBOMInvalid, check.CodeSBOMReferenceDuplicate, check.CodeSBOMReferenceUnknown, check.CodeSBOMSubjectMismatch, sandbox.CodeSBOMUncheckable,
+		attest.CodeJSONInvalid, attest.CodeJSONDuplicate, attest.CodeJSONCaseVariant, attest.CodeJSONTooDeep, attest.CodeJSONTooLarge,
 		codebuild.CodeBuildIDInvalid, stsproof.CodeProofInvalid, stsproof.CodeRegionUnknown, CodeCredentialNotConfigured,
 		store.CodePageSizeInvalid, store.CodePageTokenInvalid, store.CodeFilterInvalid, store.CodeOrderInvalid:
 		return codes.InvalidArgument
@@ -54,7 +63,7 @@ func statusCode(c refusal.Code) codes.Code {
 		codebuild.CodeArtifactChanged, codebuild.CodeArtifactInvalid, codebuild.CodeArtifactTooMany, codebuild.CodeArtifactUnversioned:
 		return codes.FailedPrecondition
 
-	case store.CodeNotFound, codebuild.CodeBuildNotFound:
+	case store.CodeNotFound, codebuild.CodeBuildNotFound, CodeSubjectUnknown:
 		return codes.NotFound
 	case CodeMethodUnknown, CodeNotImplemented:
 		return codes.Unimplemented
@@ -71,7 +80,7 @@ func statusCode(c refusal.Code) codes.Code {
 
 	// Something else is slow or away; a repeat may help.
 	case identity.CodeIssuerUnavailable, identity.CodeRunRecheckUnavailable, identity.CodeSTSBusy, identity.CodeSTSThrottled, identity.CodeSTSUnavailable,
-		codebuild.CodeUnavailable, CodeOverloaded, CodeShuttingDown,
+		codebuild.CodeUnavailable, sandbox.CodeScannerBusy, sandbox.CodeScannerUnavailable, CodeOverloaded, CodeShuttingDown,
 		store.CodeStoreBusy, store.CodeStoreClosed,
 		posix.CodeOverloaded, posix.CodeClosed, posix.CodeSignFailed:
 		return codes.Unavailable

@@ -12,10 +12,12 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
 	"github.com/assay-build/assay/internal/refusal"
+	"github.com/assay-build/assay/internal/sbom/sandbox"
 	"github.com/assay-build/assay/internal/tlog"
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/prometheus/client_golang/prometheus"
@@ -59,6 +61,7 @@ type Config struct {
 	Log            LogConfig      `yaml:"log"`
 	Policy         PolicyConfig   `yaml:"policy"`
 	Limits         LimitsConfig   `yaml:"limits"`
+	Scan           ScanConfig     `yaml:"scan"`
 	Verify         VerifyConfig   `yaml:"verify"`
 
 	// Logger receives structured logs; slog.Default() if nil.
@@ -134,6 +137,25 @@ type LimitsConfig struct {
 	IdleTimeout time.Duration `yaml:"idle_timeout"`
 }
 
+// ScanConfig bounds what looking into one artifact may cost. Each is read by a process
+// of its own, which is this program started again.
+type ScanConfig struct {
+	// Workers is how many artifacts are looked into at a time, and a quarter as many
+	// attached documents beside them; one for each processor if zero.
+	Workers int `yaml:"workers"`
+	// Timeout is how long one may take, with TimeoutPerGiB more for its size; 2m and
+	// 30s if zero. What was found by then is kept, and the SBOM says that it is not
+	// complete.
+	Timeout       time.Duration `yaml:"timeout"`
+	TimeoutPerGiB time.Duration `yaml:"timeout_per_gib"`
+	// MaxMemoryBytes is what one may take; 448 MiB if zero, 128 MiB at least.
+	MaxMemoryBytes int64 `yaml:"max_memory_bytes"`
+	// Isolation is "auto" (the default: namespaces, a root folder of its own, Landlock and a
+	// system call filter as far as the kernel has them) or "required" (all but Landlock, or
+	// the service does not start).
+	Isolation string `yaml:"isolation"`
+}
+
 // VerifyConfig shapes decisions.
 type VerifyConfig struct {
 	// SummaryTTL is how long a verification summary is good for; 1h if zero, 24h at most.
@@ -196,7 +218,36 @@ func (c *Config) complete() error {
 		return configError("limits", "must be positive: max_artifact_bytes %d, max_concurrent_uploads %d, idle_timeout %s",
 			c.Limits.MaxArtifactBytes, c.Limits.MaxConcurrentUploads, c.Limits.IdleTimeout)
 	}
+	if err := c.Scan.check(); err != nil {
+		return err
+	}
 	return c.AWS.check()
+}
+
+const minScanMemory = 128 << 20
+
+func (s *ScanConfig) check() error {
+	switch {
+	case s.Workers < 0 || s.Workers > 1024:
+		return configError("scan.workers", "is %d; 0 to 1024", s.Workers)
+	case s.Timeout < 0 || s.Timeout > time.Hour:
+		return configError("scan.timeout", "is %s; 0s to 1h", s.Timeout)
+	case s.TimeoutPerGiB < 0 || s.TimeoutPerGiB > time.Hour:
+		return configError("scan.timeout_per_gib", "is %s; 0s to 1h", s.TimeoutPerGiB)
+	case s.MaxMemoryBytes != 0 && s.MaxMemoryBytes < minScanMemory:
+		return configError("scan.max_memory_bytes", "is %d; 0 or at least %d", s.MaxMemoryBytes, minScanMemory)
+	case s.Isolation != "" && s.Isolation != sandbox.IsolationAuto && s.Isolation != sandbox.IsolationRequired:
+		return configError("scan.isolation", "is %q; auto or required", s.Isolation)
+	}
+	return nil
+}
+
+// scanner starts what looks into artifacts.
+func (c *Config) scanner() (*sandbox.Sandbox, error) {
+	return sandbox.New(sandbox.Config{
+		TempDir: c.path("scan"), Workers: c.Scan.Workers + documentPlaces(c.Scan.Workers), Isolation: c.Scan.Isolation, Logger: c.Logger,
+		Limits: sandbox.Limits{Memory: c.Scan.MaxMemoryBytes, Time: c.Scan.Timeout, TimePerGiB: c.Scan.TimeoutPerGiB},
+	})
 }
 
 func (c *Config) setDefaults() {
@@ -220,6 +271,7 @@ func (c *Config) setDefaults() {
 	def(&c.Limits.MaxArtifactBytes, defaultArtifactSize)
 	def(&c.Limits.MaxConcurrentUploads, 64)
 	def(&c.Limits.IdleTimeout, 30*time.Second)
+	def(&c.Scan.Workers, runtime.GOMAXPROCS(0))
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}

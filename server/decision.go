@@ -4,6 +4,7 @@ package server
 // and signed.
 
 import (
+	"slices"
 	"time"
 
 	"github.com/assay-build/assay/internal/attest"
@@ -43,7 +44,36 @@ func (j *judgement) shown() []string {
 	if j.hidden {
 		return nil
 	}
-	return j.set.idsOf(j.Used)
+	return append(j.set.idsOf(j.Used), j.usedSBOMs()...)
+}
+
+// sbomFacts are what the policy is given of the SBOMs.
+func (j *judgement) sbomFacts() []*policy.SBOM {
+	var out []*policy.SBOM
+	for _, s := range j.sboms {
+		out = append(out, s.facts)
+	}
+	return out
+}
+
+// usedSBOMs are the ids of the SBOMs that the rules were asked about.
+func (j *judgement) usedSBOMs() []string {
+	var out []string
+	for _, s := range j.UsedSBOMs {
+		out = append(out, s.ID())
+	}
+	return out
+}
+
+// sbomResources are those SBOMs as the access policy sees them.
+func (j *judgement) sbomResources() []policy.Resource {
+	var out []policy.Resource
+	for _, s := range j.sboms {
+		if slices.Contains(j.UsedSBOMs, s.facts) {
+			out = append(out, s.of)
+		}
+	}
+	return out
 }
 
 // summary is a judgement as a SLSA VSA.
@@ -67,6 +97,13 @@ func (g *gate) summary(j *judgement, made, expires time.Time) (*attest.Statement
 		in.InputAttestations = append(in.InputAttestations, policy.InputAttestation{
 			URI: g.instance + "/v1/attestations/" + id, Digest: map[string]string{"sha256": j.set.bundles[i]},
 		})
+	}
+	for _, s := range j.sboms {
+		if slices.Contains(j.UsedSBOMs, s.facts) {
+			in.InputAttestations = append(in.InputAttestations, policy.InputAttestation{
+				URI: g.instance + "/v1/attestations/" + s.facts.ID(), Digest: map[string]string{"sha256": s.sum},
+			})
+		}
 	}
 	return policy.VSA(in)
 }

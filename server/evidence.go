@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 
+	"github.com/assay-build/assay/internal/attest"
 	"github.com/assay-build/assay/internal/policy"
 	"github.com/assay-build/assay/internal/refusal"
 	"github.com/assay-build/assay/internal/signing"
@@ -138,7 +139,7 @@ func (e *evidenceSource) lookup(ctx context.Context, sha256Hex string) (*evidenc
 		}
 		return e.again(ctx, known)
 	}
-	rows, more, err := e.store.AttestationsBySHA256(ctx, sha256Hex, maxEvidence)
+	rows, more, err := e.store.AttestationsBySHA256(ctx, sha256Hex, attest.PredicateSLSAProvenanceV1, maxEvidence)
 	if err != nil {
 		return nil, err
 	}

@@ -215,7 +215,7 @@ func TestAttestBuildRace(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if k := l.kept(t); len(slices.Compact(ids)) != 1 || k.Attestations != 1 || k.Pending != 0 {
+	if k := l.kept(t); len(slices.Compact(ids)) != 1 || k.Attestations != 1 || k.SBOMs != 1 || k.Pending != 0 {
 		t.Errorf("%v, and %+v is kept", ids, k)
 	}
 }

@@ -73,7 +73,7 @@ func withTrap(cloud *testenv.AWS, p *trap) func(*server.Config) {
 }
 
 // kept is what a refused call must not leave behind.
-type kept struct{ Sessions, Consumed, Attestations, Pending int }
+type kept struct{ Sessions, Consumed, Attestations, SBOMs, Pending int }
 
 func (l *life) kept(t testing.TB) kept {
 	t.Helper()
@@ -81,8 +81,9 @@ func (l *life) kept(t testing.TB) kept {
 	defer db.Close()
 	var k kept
 	row := db.QueryRowContext(t.Context(), `SELECT (SELECT count(*) FROM sessions), (SELECT count(*) FROM consumed),
-		(SELECT count(*) FROM attestations), (SELECT count(*) FROM pending)`)
-	if err := row.Scan(&k.Sessions, &k.Consumed, &k.Attestations, &k.Pending); err != nil {
+		(SELECT count(*) FROM attestations WHERE predicate_type = 'https://slsa.dev/provenance/v1'),
+		(SELECT count(*) FROM attestations WHERE predicate_type = 'https://cyclonedx.org/bom'), (SELECT count(*) FROM pending)`)
+	if err := row.Scan(&k.Sessions, &k.Consumed, &k.Attestations, &k.SBOMs, &k.Pending); err != nil {
 		t.Fatal(err)
 	}
 	return k

@@ -187,7 +187,7 @@ func TestLogDiskFull(t *testing.T) {
 	}
 	l.decide(t, "dev", fresh, "ALLOWED")
 	l.decide(t, "prod", before, "ALLOWED")
-	allThere(t, l, 2)
+	allThere(t, l, 3) // two, and the SBOM of the one that was uploaded
 }
 
 // allThere demands n attestations that verify, and nothing unfinished.

@@ -263,7 +263,9 @@ func (m *mixture) rows(t *testing.T, byID map[string]*mixedJob, auditor context.
 	audit := assayv1.NewAuditServiceClient(l.conn)
 	seen := 0
 	for token := ""; ; {
-		resp, err := audit.ListAttestations(auditor, &assayv1.ListAttestationsRequest{PageToken: token, PageSize: 40, IncludeBundles: true})
+		resp, err := audit.ListAttestations(auditor, &assayv1.ListAttestationsRequest{
+			PageToken: token, PageSize: 40, IncludeBundles: true, Filter: `predicate_type = "https://slsa.dev/provenance/v1"`,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -284,7 +286,7 @@ func (m *mixture) rows(t *testing.T, byID map[string]*mixedJob, auditor context.
 		t.Errorf("%d of %d are listed", seen, len(byID))
 	}
 	db := database(t, l.world.data)
-	rows, err := db.QueryContext(t.Context(), "SELECT lower(hex(id)), invocation_id, source_uri, source_commit, subjects, caller, bundle FROM attestations JOIN bundles ON attestation = seq")
+	rows, err := db.QueryContext(t.Context(), "SELECT lower(hex(id)), invocation_id, source_uri, source_commit, subjects, caller, bundle FROM attestations JOIN bundles ON attestation = seq WHERE predicate_type LIKE '%/provenance/v1'")
 	if err != nil {
 		t.Fatal(err)
 	}

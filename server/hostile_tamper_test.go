@@ -139,14 +139,15 @@ func TestTamperedDatabase(t *testing.T) {
 		{"evil filed under good's attestation", "dev", func(e exec) { e(1, claimEvil, evil, good) }, x.evil, "SUBJECT_MISMATCH"},
 		{"another instance's bundle", "dev", func(e exec) { e(1, claimEvil, evil, good); e(1, set, x.foreign, good) }, x.evil, "STORED_EVIDENCE_INVALID"},
 		{"rows deleted", "dev", func(e exec) {
-			e(3, "DELETE FROM subjects")
-			e(3, "DELETE FROM subject_names")
-			e(3, "DELETE FROM bundles")
-			e(3, "DELETE FROM attestations")
+			e(4, "DELETE FROM subjects") // of three and an SBOM
+			e(4, "DELETE FROM subject_names")
+			e(4, "DELETE FROM bundles")
+			e(1, "DELETE FROM sboms")
+			e(4, "DELETE FROM attestations")
 		}, x.goodS, "NO_ATTESTATION"},
-		{"postings deleted", "dev", func(e exec) { e(3, "DELETE FROM subjects") }, x.goodS, "NO_ATTESTATION"},
+		{"postings deleted", "dev", func(e exec) { e(4, "DELETE FROM subjects") }, x.goodS, "NO_ATTESTATION"},
 		{"another builder in the index", "prod", func(e exec) {
-			e(3, "UPDATE attestations SET slsa_build_level = 3, builder_id = 'https://evil.example'")
+			e(4, "UPDATE attestations SET slsa_build_level = 3, builder_id = 'https://evil.example'")
 		}, x.goodS, "ALLOWED"}, // on the evidence, not on the index
 	} {
 		t.Run(tt.name, func(t *testing.T) {

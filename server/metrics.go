@@ -3,6 +3,7 @@ package server
 import (
 	"time"
 
+	"github.com/assay-build/assay/internal/sbom"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"google.golang.org/grpc/codes"
@@ -20,6 +21,8 @@ type metrics struct {
 	access       *prometheus.CounterVec // by action and reason
 	recovered    prometheus.Counter     // attestations finished after a crash or a failure
 	pending      prometheus.Gauge       // attestations that could not be finished
+	scans        *prometheus.CounterVec // by result
+	scanSeconds  prometheus.Histogram
 }
 
 func newMetrics(reg *prometheus.Registry) *metrics {
@@ -55,8 +58,15 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 		pending: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "assay_pending_attestations", Help: "Attestations that were begun and could not be finished; each is tried again every minute.",
 		}),
+		scans: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "assay_scans_total", Help: "Artifacts that were looked into, by whether the SBOM is complete.",
+		}, []string{"result"}),
+		scanSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "assay_scan_duration_seconds", Help: "Time that looking into one artifact took, waiting for a place included.",
+			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300},
+		}),
 	}
-	reg.MustRegister(m.requests, m.seconds, m.panics, m.attestations, m.subjects, m.received, m.decisions, m.access, m.recovered, m.pending,
+	reg.MustRegister(m.requests, m.seconds, m.panics, m.attestations, m.subjects, m.received, m.decisions, m.access, m.recovered, m.pending, m.scans, m.scanSeconds,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -64,4 +74,14 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 func (m *metrics) observe(method string, code codes.Code, took time.Duration) {
 	m.requests.WithLabelValues(method, code.String()).Inc()
 	m.seconds.WithLabelValues(method).Observe(took.Seconds())
+}
+
+// scanned counts a scan by what came of it.
+func (m *metrics) scanned(inv *sbom.Inventory, took time.Duration) {
+	result := "complete"
+	if !inv.Complete() {
+		result = "incomplete"
+	}
+	m.scans.WithLabelValues(result).Inc()
+	m.scanSeconds.Observe(took.Seconds())
 }

@@ -257,7 +257,7 @@ func TestAuditRefusals(t *testing.T) {
 		"no attestation":    {second(audit.GetAttestation(r.ctx, &assayv1.GetAttestationRequest{AttestationId: okDigest})), codes.NotFound, "NOT_FOUND"},
 		"no decision":       {second(audit.GetDecision(r.ctx, &assayv1.GetDecisionRequest{DecisionId: "nope"})), codes.NotFound, "NOT_FOUND"},
 		"empty decision id": {second(audit.GetDecision(r.ctx, &assayv1.GetDecisionRequest{})), codes.InvalidArgument, "REQUEST_INVALID"},
-		"not a build's job": {second(audit.SearchComponents(r.ctx, &assayv1.SearchComponentsRequest{Purl: "pkg:npm/x"})), codes.PermissionDenied, "ACCESS_DENIED"},
+		"not a build's job": {second(assayv1.NewPolicyServiceClient(r.conn).PutPolicy(r.ctx, &assayv1.PutPolicyRequest{})), codes.PermissionDenied, "ACCESS_DENIED"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if reason, _ := reasonOf(tt.err); status.Code(tt.err) != tt.code || reason != tt.reason {

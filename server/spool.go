@@ -94,15 +94,12 @@ type artifactWriter struct {
 const queuedChunks = 4
 
 func (s *spool) create(dir, name string) (*artifactWriter, error) {
-	if err := s.room(0); err != nil {
+	f, err := s.file(dir, name)
+	if err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil, spoolError(err)
-	}
 	w := &artifactWriter{
-		file: f, h256: sha256.New(), h512: sha512.New(),
+		file: f.File, h256: sha256.New(), h512: sha512.New(),
 		toFile: make(chan []byte, queuedChunks), to512: make(chan []byte, queuedChunks),
 	}
 	w.workers.Go(func() {
@@ -145,16 +142,45 @@ func (w *artifactWriter) err() error {
 	return nil
 }
 
-// close waits for what was handed over, and removes the file: the digests are all
-// that anybody needs of it. It must be called, once.
+// close waits for what was handed over. The file stays until somebody has looked into
+// it. It must be called, once.
 func (w *artifactWriter) close() (sha256Hex, sha512Hex string, err error) {
 	close(w.to512)
 	close(w.toFile)
 	w.workers.Wait()
-	if err := errors.Join(w.err(), w.file.Close(), os.Remove(w.file.Name())); err != nil {
+	if err := errors.Join(w.err(), w.file.Close()); err != nil {
 		return "", "", spoolError(err)
 	}
 	return hex.EncodeToString(w.h256.Sum(nil)), hex.EncodeToString(w.h512.Sum(nil)), nil
+}
+
+// spoolFile is a file of the spool that is written in one go.
+type spoolFile struct {
+	*os.File
+	spool *spool
+}
+
+// file makes one in dir.
+func (s *spool) file(dir, name string) (*spoolFile, error) {
+	if err := s.room(0); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, spoolError(err)
+	}
+	return &spoolFile{f, s}, nil
+}
+
+func (f *spoolFile) Write(b []byte) (int, error) {
+	if err := f.spool.wrote(int64(len(b))); err != nil {
+		return 0, err
+	}
+	n, err := f.File.Write(b)
+	if err != nil {
+		err = spoolError(err)
+	}
+	return n, err
 }
 
 func spoolError(err error) error {

@@ -100,6 +100,7 @@ type gate struct {
 	store      *store.Store
 	sealer     *sealer
 	evidence   *evidenceSource
+	sboms      *sbomSource
 	policy     *policy.Set
 	levels     map[string]int
 	metrics    *metrics
@@ -119,6 +120,10 @@ func newGate(cfg Config, st *store.Store, sl *sealer, v *verify.Verifier, set *p
 	if err != nil {
 		return nil, err
 	}
+	sboms, err := newSBOMSource(source, set)
+	if err != nil {
+		return nil, err
+	}
 	answers, err := newByteCache[*assayv1.Decision](decisionCacheSize, decisionCacheBytes)
 	if err != nil {
 		return nil, err
@@ -128,7 +133,7 @@ func newGate(cfg Config, st *store.Store, sl *sealer, v *verify.Verifier, set *p
 		return nil, err
 	}
 	return &gate{
-		instance: cfg.Instance, version: version.String(), ttl: cfg.Verify.SummaryTTL, store: st, sealer: sl, evidence: source,
+		instance: cfg.Instance, version: version.String(), ttl: cfg.Verify.SummaryTTL, store: st, sealer: sl, evidence: source, sboms: sboms,
 		policy: set, levels: levels, authorizer: authz, callers: authz.callers, metrics: m, logger: cfg.Logger, now: cfg.Now, answers: answers, limiters: limiters,
 	}, nil
 }
@@ -144,12 +149,16 @@ func (g *gate) ask(ctx context.Context, caller *identity.Caller, s *assayv1.Subj
 	if err != nil {
 		return nil, err
 	}
+	sboms, err := g.sbomsOf(ctx, subject)
+	if err != nil {
+		return nil, err
+	}
 	now := g.now()
 	asker := g.callers.view(caller)
-	j := &judgement{environment: environment, set: set, caller: caller}
+	j := &judgement{environment: environment, set: set, sboms: sboms, caller: caller}
 	j.Decision = g.policy.Decide(policy.Question{
 		Principal: asker.principal, Environment: environment, Subject: subject,
-		Evidence: set.evidence, BuilderLevels: g.levels, Now: now,
+		Evidence: set.evidence, SBOMs: j.sbomFacts(), BuilderLevels: g.levels, Now: now,
 	})
 	if set.rejected > 0 && len(set.evidence) == 0 {
 		j.Allowed, j.Code = false, CodeStoredEvidenceInvalid
@@ -174,12 +183,17 @@ func (g *gate) ask(ctx context.Context, caller *identity.Caller, s *assayv1.Subj
 	return withoutFacts(d), nil
 }
 
+// sbomsOf are the SBOMs of an artifact, where the policy looks at any.
+func (g *gate) sbomsOf(ctx context.Context, subject attest.Subject) ([]*verifiedSBOM, error) {
+	return g.sboms.lookup(ctx, subject.Digest["sha256"])
+}
+
 // hide takes out of an answer what the caller could not read as an attestation:
 // what was found in it, and its id. What the rules ask for, and how to mend it, is
 // the policy's text and stays. All who share the answer are of one class, for whom
 // the access policy answers alike.
 func (g *gate) hide(caller *identity.Caller, j *judgement) {
-	for _, of := range j.set.resourcesOf(j.Used) {
+	for _, of := range append(j.set.resourcesOf(j.Used), j.sbomResources()...) {
 		if g.authorizer.mayBeShown(caller, of) {
 			continue
 		}
@@ -207,6 +221,7 @@ type judgement struct {
 	resource    attest.Subject // what was asked about, as far as it is vouched for
 	environment string
 	set         *evidenceSet
+	sboms       []*verifiedSBOM
 	hidden      bool // what was found is not the caller's to read
 }
 
@@ -267,6 +282,7 @@ func (g *gate) key(asker *callerView, j *judgement) string {
 	// A further digest can set evidence aside, so that other evidence decides.
 	list(j.set.idsOf(j.Used))
 	list(j.set.ids)
+	list(j.usedSBOMs())
 	return hex.EncodeToString(h.Sum(nil))
 }
 
