@@ -55,6 +55,14 @@ type Attested struct {
 	Attestation *assayv1.Attestation
 	// Repeated is true where the same statement had been attested before.
 	Repeated bool
+	// SBOMs say what was found in each artifact whose bytes the server saw, in short;
+	// [Client.SBOM] has all of it. Of attached evidence it is that one.
+	SBOMs []*assayv1.SBOMSummary
+}
+
+// attestedOf is an answer that was checked.
+func attestedOf(result *assayv1.AttestResult) *Attested {
+	return &Attested{Attestation: result.GetAttestation(), Repeated: result.GetRepeated(), SBOMs: result.GetSboms()}
 }
 
 // Stage says how far an attest is.
@@ -71,6 +79,8 @@ const (
 	StageRegistered
 	// StageRetrying: an attempt failed, the next starts over. Err says why.
 	StageRetrying
+	// StageScanning: everything was received, and the server looks into it.
+	StageScanning
 )
 
 // Event is progress.
@@ -146,7 +156,10 @@ func (c *Client) attestOnce(ctx context.Context, artifacts []Artifact, report fu
 	if err := checkAttested(r.result, up.sent); err != nil {
 		return nil, err
 	}
-	return &Attested{Attestation: r.result.GetAttestation(), Repeated: r.result.GetRepeated()}, nil
+	if err := checkGenerated(r.result); err != nil {
+		return nil, err
+	}
+	return attestedOf(r.result), nil
 }
 
 // received is all that came back on a stream.
@@ -189,6 +202,8 @@ func stageOf(s assayv1.AttestStage) Stage {
 	switch s {
 	case assayv1.AttestStage_ATTEST_STAGE_RECEIVED:
 		return StageReceived
+	case assayv1.AttestStage_ATTEST_STAGE_SCANNING:
+		return StageScanning
 	case assayv1.AttestStage_ATTEST_STAGE_SIGNING:
 		return StageSigning
 	case assayv1.AttestStage_ATTEST_STAGE_REGISTERED:
@@ -222,7 +237,10 @@ func (c *Client) AttestDigests(ctx context.Context, subjects []Subject) (*Attest
 	if err := checkAttested(resp.GetResult(), subjects); err != nil {
 		return nil, err
 	}
-	return &Attested{Attestation: resp.GetResult().GetAttestation(), Repeated: resp.GetResult().GetRepeated()}, nil
+	if n := len(resp.GetResult().GetSboms()); n > 0 {
+		return nil, dishonest("%d SBOMs of artifacts whose bytes the server never saw", n)
+	}
+	return attestedOf(resp.GetResult()), nil
 }
 
 // checkNames refuses what the server would refuse, before any byte is sent.

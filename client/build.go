@@ -39,7 +39,10 @@ func (c *Client) AttestBuild(ctx context.Context, arn string) (*Attested, error)
 	if err := checkBuildAttested(resp.GetResult(), arn); err != nil {
 		return nil, err
 	}
-	return &Attested{Attestation: resp.GetResult().GetAttestation(), Repeated: resp.GetResult().GetRepeated()}, nil
+	if err := checkGenerated(resp.GetResult()); err != nil {
+		return nil, err
+	}
+	return attestedOf(resp.GetResult()), nil
 }
 
 // checkBuildAttested refuses an answer that is not provenance of this very build,

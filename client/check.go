@@ -46,33 +46,44 @@ func checkProvenance(a *assayv1.Attestation) (*attest.Statement, error) {
 // checkAttestation refuses an attestation whose index says other things than its
 // bundle. It does not verify signatures: that needs a trusted root.
 func checkAttestation(a *assayv1.Attestation) (*attest.Statement, error) {
+	_, statement, err := openAttestation(a)
+	return statement, err
+}
+
+// openAttestation is checkAttestation for who needs the bundle's parts too.
+func openAttestation(a *assayv1.Attestation) (*attest.BundleParts, *attest.Statement, error) {
 	parts, err := attest.ParseOwnBundle(a.GetBundle())
 	if err != nil {
-		return nil, dishonest("the attestation's bundle: %w", err)
+		return nil, nil, dishonest("the attestation's bundle: %w", err)
 	}
 	statement, err := parseStatement(parts)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	return parts, statement, checkIndex(a, parts, statement)
+}
+
+// checkIndex compares what is listed with what is signed.
+func checkIndex(a *assayv1.Attestation, parts *attest.BundleParts, statement *attest.Statement) error {
 	id := sha256.Sum256(parts.Envelope.Payload)
 	switch {
 	case a.GetAttestationId() != hex.EncodeToString(id[:]):
-		return nil, dishonest("attestation %q holds the statement of another, %x", a.GetAttestationId(), id)
+		return dishonest("attestation %q holds the statement of another, %x", a.GetAttestationId(), id)
 	case a.GetPredicateType() != statement.PredicateType:
-		return nil, dishonest("the attestation is listed as %q and signed as %q", a.GetPredicateType(), statement.PredicateType)
+		return dishonest("the attestation is listed as %q and signed as %q", a.GetPredicateType(), statement.PredicateType)
 	case !parts.LogEntry.Present():
-		return nil, dishonest("the attestation has no entry in the transparency log")
+		return dishonest("the attestation has no entry in the transparency log")
 	case parts.LogEntry.LogIndex != a.GetLogIndex():
-		return nil, dishonest("the attestation is listed at log index %d and logged at %d", a.GetLogIndex(), parts.LogEntry.LogIndex)
+		return dishonest("the attestation is listed at log index %d and logged at %d", a.GetLogIndex(), parts.LogEntry.LogIndex)
 	}
 	if err := checkLevel(statement, a.GetSlsaBuildLevel()); err != nil {
-		return nil, err
+		return err
 	}
 	listed := make(map[string]string, len(a.GetSubjects()))
 	for _, s := range a.GetSubjects() {
 		listed[s.GetName()] = s.GetDigest()["sha256"]
 	}
-	return statement, checkSubjects(statement, listed)
+	return checkSubjects(statement, listed)
 }
 
 // checkLevel refuses an index that gives a build a higher level than was signed. A

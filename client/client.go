@@ -19,6 +19,8 @@
 // verdict must hold one decision for each subject asked, about that digest and
 // that environment, without contradicting itself. Whatever fails such a check is
 // an error that matches [ErrDishonest], never a pass. The zero [Verdict] is a denial.
+// An SBOM has to be signed by one of the instance's keys and be in one of its logs,
+// and comes out as the bytes that were signed ([Client.SBOM]).
 //
 // # Who gets the credential
 //
@@ -67,8 +69,8 @@ const (
 	streamTimeout = time.Hour
 
 	// maxMessageBytes bounds one answer: the largest bundle the format allows
-	// (32 MiB) and what surrounds it.
-	maxMessageBytes = 40 << 20
+	// (96 MiB, for an SBOM of 50 MiB) and what surrounds it.
+	maxMessageBytes = 128 << 20
 )
 
 // Config says which server to talk to, and as whom.

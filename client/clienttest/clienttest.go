@@ -8,7 +8,9 @@
 //	}
 //	c, err := client.Dial(ctx, client.Config{Server: s.URL, Credential: clienttest.Credential{}})
 //
-// What it "signs" carries a signature of zeroes. Nothing but tests imports it.
+// What it "signs" carries a signature of zeroes, but what a Server's Signer makes: that
+// is signed and logged, and verifies against the Server's trusted root. Nothing but tests
+// imports it.
 package clienttest
 
 import (
@@ -52,6 +54,8 @@ import (
 type Server struct {
 	// URL is what to dial.
 	URL string
+	// Signer signs what has to verify. GetTrustedRoot tells its keys.
+	Signer *Signer
 	// Exchanges counts the sessions asked for.
 	Exchanges atomic.Int64
 
@@ -61,9 +65,11 @@ type Server struct {
 	OnAttest           func(assayv1.AttestationService_AttestServer) error
 	OnAttestDigests    func(context.Context, *assayv1.AttestDigestsRequest) (*assayv1.AttestDigestsResponse, error)
 	OnAttestBuild      func(context.Context, *assayv1.AttestBuildRequest) (*assayv1.AttestBuildResponse, error)
+	OnUploadEvidence   func(assayv1.AttestationService_UploadEvidenceServer) error
 	OnVerify           func(context.Context, *assayv1.VerifyRequest) (*assayv1.VerifyResponse, error)
 	OnListAttestations func(context.Context, *assayv1.ListAttestationsRequest) (*assayv1.ListAttestationsResponse, error)
 	OnGetAttestation   func(context.Context, *assayv1.GetAttestationRequest) (*assayv1.GetAttestationResponse, error)
+	OnSearchComponents func(context.Context, *assayv1.SearchComponentsRequest) (*assayv1.SearchComponentsResponse, error)
 	OnGetTrustedRoot   func(context.Context, *assayv1.GetTrustedRootRequest) (*assayv1.GetTrustedRootResponse, error)
 }
 
@@ -107,8 +113,8 @@ func start(tb testing.TB, scheme string, options ...grpc.ServerOption) *Server {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	s := &Server{URL: scheme + "://" + l.Addr().String()}
-	g := grpc.NewServer(append(options, grpc.InitialWindowSize(4<<20), grpc.InitialConnWindowSize(16<<20))...)
+	s := &Server{URL: scheme + "://" + l.Addr().String(), Signer: NewSigner()}
+	g := grpc.NewServer(append(options, grpc.MaxSendMsgSize(256<<20), grpc.InitialWindowSize(4<<20), grpc.InitialConnWindowSize(16<<20))...)
 	impl := services{Server: s}
 	assayv1.RegisterIdentityServiceServer(g, impl)
 	assayv1.RegisterAttestationServiceServer(g, impl)
@@ -216,14 +222,30 @@ func (s services) GetAttestation(ctx context.Context, req *assayv1.GetAttestatio
 	return nil, Refuse(codes.NotFound, "NOT_FOUND", "no such attestation")
 }
 
+func (s services) SearchComponents(ctx context.Context, req *assayv1.SearchComponentsRequest) (*assayv1.SearchComponentsResponse, error) {
+	if s.OnSearchComponents != nil {
+		return s.OnSearchComponents(ctx, req)
+	}
+	return &assayv1.SearchComponentsResponse{}, nil
+}
+
+func (s services) UploadEvidence(stream assayv1.AttestationService_UploadEvidenceServer) error {
+	if s.OnUploadEvidence != nil {
+		return s.OnUploadEvidence(stream)
+	}
+	header, document, err := ReceiveEvidence(stream)
+	if err != nil {
+		return err
+	}
+	at := s.Signer.Evidence(header.GetPredicateType(), document, header.GetSubject())
+	return stream.SendAndClose(&assayv1.UploadEvidenceResponse{Result: &assayv1.AttestResult{Attestation: at}})
+}
+
 func (s services) GetTrustedRoot(ctx context.Context, req *assayv1.GetTrustedRootRequest) (*assayv1.GetTrustedRootResponse, error) {
 	if s.OnGetTrustedRoot != nil {
 		return s.OnGetTrustedRoot(ctx, req)
 	}
-	return &assayv1.GetTrustedRootResponse{
-		TrustedRoot:        []byte(`{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}`),
-		AttestationKeysPem: string(KeyPEM()),
-	}, nil
+	return s.Signer.TrustedRoot(), nil
 }
 
 // Receive takes a whole upload and returns what it was about, hashed here.

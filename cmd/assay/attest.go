@@ -17,7 +17,8 @@ func (a *app) attestCommand() *cobra.Command {
 		Use:   "attest PATH… | --digest NAME@sha256:HEX…",
 		Short: "Attest artifacts that this CI job built",
 		Long: `Upload artifacts to the server, which hashes them, states where they come from,
-signs the statement and puts it into the transparency log.
+signs the statement and puts it into the transparency log. The server also looks
+into them, and attests what it finds: see assay sbom.
 
 A PATH is a file, or a directory whose regular files are all attested. All of
 them share one attestation. With --digest nothing is uploaded, and the statement
@@ -133,6 +134,7 @@ func (a *app) attested(server string, result *client.Attested, bundles *bundleWr
 	if format == "json" {
 		return a.printJSON(attestOutput{
 			Attestation: attestationOutput(result.Attestation), Repeated: result.Repeated, BundlePaths: written,
+			SBOMs: sbomsOutput(result.SBOMs),
 		})
 	}
 	a.printAttested(result, written)
@@ -152,16 +154,19 @@ func (a *app) printAttested(result *client.Attested, written []string) {
 	}
 	t.flush()
 	t = a.table()
+	sbomRows(t, result.SBOMs)
 	t.row("attestation", clean(at.GetAttestationId()))
 	t.row("builder", clean(at.GetBuilderId()))
 	t.row("level", level(at.GetSlsaBuildLevel(), at.GetDowngrades()))
 	t.row("source", clean(at.GetSourceUri()))
-	t.row("log index", fmt.Sprint(at.GetLogIndex()))
+	t.row("log index", logIndex(at))
 	for _, path := range written {
 		t.row("bundle", clean(path))
 	}
 	t.flush()
 }
+
+func logIndex(at *assayv1.Attestation) string { return fmt.Sprint(at.GetLogIndex()) }
 
 // origin says how a digest came to be known.
 func origin(s *assayv1.Subject) string {

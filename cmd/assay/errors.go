@@ -128,6 +128,10 @@ func hintFor(err error) string {
 		return "the identity provider's administrator knows how Assay is registered there"
 	case "TOKEN_AUDIENCE_MISMATCH":
 		return "the token is made out to the --server URL; use the URL the server knows itself by"
+	case client.CodeSBOMNotFound:
+		return "an artifact has an SBOM where its bytes were uploaded or fetched, or where somebody attached one; what was attested by digest alone has none"
+	case "SUBJECT_UNKNOWN":
+		return "assay attest it first"
 	case "CALLER_NOT_ALLOWED":
 		return "the server's operator lists who may open a session under identity.issuers"
 	}
@@ -151,9 +155,14 @@ func onlyOnce(root *cobra.Command) {
 		}
 	}
 	root.PersistentFlags().VisitAll(wrap)
-	for _, cmd := range root.Commands() {
-		cmd.Flags().VisitAll(wrap)
+	var below func(*cobra.Command)
+	below = func(parent *cobra.Command) {
+		for _, cmd := range parent.Commands() {
+			cmd.Flags().VisitAll(wrap)
+			below(cmd)
+		}
 	}
+	below(root)
 }
 
 type once struct {

@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/assay-build/assay/client"
+	"github.com/assay-build/assay/internal/attest"
 	assayv1 "github.com/assay-build/assay/proto/assay/v1"
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -15,7 +17,7 @@ import (
 const maxList = 100_000
 
 func (a *app) listCommand() *cobra.Command {
-	var filter string
+	var filter, predicateType string
 	var limit int
 	cmd := &cobra.Command{
 		Use:     "list",
@@ -24,6 +26,7 @@ func (a *app) listCommand() *cobra.Command {
 		Args:    cobra.NoArgs,
 	}
 	cmd.Flags().StringVar(&filter, "filter", "", "AIP-160 filter: comparisons joined by AND")
+	cmd.Flags().StringVar(&predicateType, "type", "", "only provenance, cyclonedx, spdx, or a predicate type as a URI")
 	cmd.Flags().IntVar(&limit, "limit", 50, "how many to list at most")
 	format := formatFlag(cmd, "text", "json")
 	cmd.RunE = runs(func(cmd *cobra.Command, _ []string) error {
@@ -31,6 +34,10 @@ func (a *app) listCommand() *cobra.Command {
 			return usage(fmt.Sprintf("--limit %d: want 1 to %d", limit, maxList), "")
 		}
 		if err := format.check(); err != nil {
+			return err
+		}
+		filter, err := typeFilter(filter, predicateType)
+		if err != nil {
 			return err
 		}
 		return a.list(cmd.Context(), filter, limit, format.value)
@@ -67,17 +74,64 @@ func (a *app) list(ctx context.Context, filter string, limit int, format string)
 		return nil
 	}
 	t := a.table()
-	t.row("TIME", "SUBJECT", "LEVEL", "SOURCE", "COMMIT", "ID")
+	t.row("TIME", "TYPE", "SUBJECT", "LEVEL", "SOURCE", "COMMIT", "ID")
 	for _, at := range rows {
-		t.row(stamp(at.GetCreateTime()), clip(subjectList(at), 40), shortLevel(at),
+		t.row(stamp(at.GetCreateTime()), typeName(at.GetPredicateType()), clip(subjectList(at), 40), shortLevel(at),
 			clean(at.GetSourceUri()), clip(clean(at.GetSourceDigest()["gitCommit"]), 13), clean(at.GetAttestationId()))
 	}
 	t.flush()
 	return nil
 }
 
-// shortLevel is the level, and in brackets what lowered it.
+// predicateTypes are the short names of predicate types, for --type and in lists.
+func predicateTypes() map[string]string {
+	return map[string]string{
+		"provenance": attest.PredicateSLSAProvenanceV1,
+		"cyclonedx":  attest.PredicateCycloneDX,
+		"spdx":       attest.PredicateSPDX,
+	}
+}
+
+// typeFilter adds the predicate type to a filter, which is comparisons joined by AND.
+func typeFilter(filter, name string) (string, error) {
+	if name == "" {
+		return filter, nil
+	}
+	uri, ok := predicateTypes()[name]
+	switch {
+	case ok:
+	case strings.Contains(name, "://") && !strings.ContainsAny(name, "\"\\") && name == clean(name):
+		uri = name
+	default:
+		return "", usage(fmt.Sprintf("--type %q", name), "want provenance, cyclonedx, spdx, or a predicate type as a URI")
+	}
+	typed := `predicate_type = "` + uri + `"`
+	if strings.TrimSpace(filter) == "" {
+		return typed, nil
+	}
+	return filter + " AND " + typed, nil
+}
+
+// typeName is the short name of a predicate type, or its last part that is no version.
+func typeName(uri string) string {
+	for name, known := range predicateTypes() {
+		if uri == known {
+			return name
+		}
+	}
+	parts := strings.Split(strings.TrimRight(uri, "/"), "/")
+	last := parts[len(parts)-1]
+	if len(parts) > 1 && strings.HasPrefix(last, "v") && strings.Trim(last[1:], "0123456789.") == "" {
+		last = parts[len(parts)-2]
+	}
+	return clip(clean(last), 20)
+}
+
+// shortLevel is the level, and in brackets what lowered it. Only builds have one.
 func shortLevel(at *assayv1.Attestation) string {
+	if at.GetPredicateType() != attest.PredicateSLSAProvenanceV1 {
+		return "-"
+	}
 	if len(at.GetDowngrades()) == 0 {
 		return fmt.Sprint(at.GetSlsaBuildLevel())
 	}

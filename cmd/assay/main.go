@@ -5,6 +5,8 @@
 //	assay attest-build ARN                     after a build of AWS CodeBuild
 //	assay verify --env prod dist/app           in a deploy stage
 //	assay login; assay list; assay show ID     for an auditor
+//	assay sbom dist/app                        what is inside
+//	assay search component pkg:npm/lodash      and where else that is
 //
 // The server comes from --server or ASSAY_SERVER. docs/cli.md lists commands,
 // variables and the exit codes, which are frozen:
@@ -121,8 +123,9 @@ func (a *app) rootCommand() *cobra.Command {
 	flags.StringVar(&a.server, "server", a.env("ASSAY_SERVER"), "server URL, https://HOST[:PORT] (ASSAY_SERVER)")
 	flags.StringVar(&a.caFile, "ca-file", a.env("ASSAY_CA_FILE"), "PEM certificates to trust instead of the system's (ASSAY_CA_FILE)")
 	flags.BoolVar(&a.allowPlaintext, "allow-plaintext", false, "permit http:// to another machine")
-	flags.DurationVar(&a.timeout, "timeout", 0, "give up after this long (default 1m; attest 1h, attest-build 30m, login 10m)")
+	flags.DurationVar(&a.timeout, "timeout", 0, "give up after this long (default 1m; attest and attach 1h, attest-build 30m, sbom and login 10m)")
 	root.AddCommand(a.attestCommand(), a.attestBuildCommand(), a.verifyCommand(), a.listCommand(), a.showCommand(),
+		a.sbomCommand(), a.searchCommand(), a.attachCommand(),
 		a.trustedRootCommand(), a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.versionCommand())
 	root.SetHelpCommand(helpCommand(root))
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/assay-build/assay/client"
 	"github.com/assay-build/assay/client/clienttest"
+	"github.com/assay-build/assay/internal/sbom/sandbox"
 	assayv1 "github.com/assay-build/assay/proto/assay/v1"
 	"github.com/rogpeppe/go-internal/testscript"
 	"google.golang.org/grpc/codes"
@@ -23,6 +24,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	// The server of the scripts starts this program once more to look into artifacts.
+	if code, ok := sandbox.Child(os.Args); ok {
+		os.Exit(code)
+	}
 	testscript.Main(m, map[string]func(){"assay": main, "xdg-open": browser})
 }
 

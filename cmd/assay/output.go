@@ -15,6 +15,7 @@ type attestOutput struct {
 	Attestation attestationJSON `json:"attestation"`
 	Repeated    bool            `json:"repeated"`
 	BundlePaths []string        `json:"bundle_paths,omitempty"`
+	SBOMs       []sbomJSON      `json:"sboms,omitempty"`
 }
 
 type attestationsJSON struct {

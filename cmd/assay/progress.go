@@ -44,6 +44,8 @@ func (p *progress) event(e client.Event) {
 		if !p.bar {
 			p.app.message("received %s (%d of %d)", e.Name, p.received, p.artifacts)
 		}
+	case client.StageScanning:
+		p.line("looking into what was received")
 	case client.StageSigning:
 		p.line("signing")
 	case client.StageRegistered:

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"archive/zip"
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -28,7 +30,10 @@ import (
 // real server of their own and the environment of a job; some commands are added:
 //
 //	code N assay …      run and check the exit code
-//	id VAR NAME         set VAR to the id of the attestation whose subject is NAME
+//	id VAR NAME         set VAR to the id of the provenance whose subject is NAME
+//	sbom VAR NAME       set VAR to the id of the SBOM of NAME that the server made
+//	zip FILE DIR        make FILE of what is in DIR
+//	digest VAR FILE     set VAR to the SHA-256 of FILE
 //	mint VAR AUDIENCE   set VAR to a new token of the job, made out to AUDIENCE
 //	aws build           be a job of the stand-in for AWS CodeBuild
 //	aws finished VAR    set VAR to the ARN of a build that has finished
@@ -55,7 +60,7 @@ func TestScript(t *testing.T) {
 			}
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": wantExit, "id": setID, "mint": mint, "aws": standIn},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": wantExit, "id": setID, "sbom": setSBOM, "zip": makeZip, "digest": setDigest, "mint": mint, "aws": standIn},
 	})
 }
 
@@ -155,16 +160,42 @@ func wantExit(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func setID(ts *testscript.TestScript, neg bool, args []string) {
+	setListed(ts, neg, "provenance", args)
+}
+
+func setSBOM(ts *testscript.TestScript, neg bool, args []string) {
+	setListed(ts, neg, "cyclonedx", args)
+}
+
+func setListed(ts *testscript.TestScript, neg bool, predicateType string, args []string) {
 	if neg || len(args) != 2 {
-		ts.Fatalf("usage: id VAR NAME")
+		ts.Fatalf("usage: id|sbom VAR NAME")
 	}
-	ts.Check(ts.Exec("assay", "list", "--filter", `subject.name = "`+args[1]+`"`, "--format", "json"))
+	ts.Check(ts.Exec("assay", "list", "--type", predicateType, "--filter", `subject.name = "`+args[1]+`"`, "--format", "json"))
 	var out attestationsJSON
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &out))
 	if len(out.Attestations) != 1 {
 		ts.Fatalf("%d attestations of %s", len(out.Attestations), args[1])
 	}
 	ts.Setenv(args[0], out.Attestations[0].AttestationID)
+}
+
+func makeZip(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: zip FILE DIR")
+	}
+	var buf bytes.Buffer
+	w := zip.NewWriter(&buf)
+	ts.Check(w.AddFS(os.DirFS(ts.MkAbs(args[1]))))
+	ts.Check(w.Close())
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), buf.Bytes(), 0o600))
+}
+
+func setDigest(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: digest VAR FILE")
+	}
+	ts.Setenv(args[0], digestOf(ts.ReadFile(args[1])))
 }
 
 func mint(ts *testscript.TestScript, neg bool, args []string) {

@@ -4,11 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"time"
 
+	"github.com/assay-build/assay/client"
 	"github.com/assay-build/assay/internal/attest"
 	assayv1 "github.com/assay-build/assay/proto/assay/v1"
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 func (a *app) showCommand() *cobra.Command {
@@ -62,9 +63,16 @@ func (a *app) printAttestation(at *assayv1.Attestation) error {
 	t := a.table()
 	t.row("attestation", clean(at.GetAttestationId()))
 	t.row("predicate", clean(statement.PredicateType))
-	t.row("builder", clean(p.RunDetails.Builder.ID))
-	t.row("level", level(at.GetSlsaBuildLevel(), p.BuildDefinition.InternalParameters.Assay.Downgrades))
-	p.rows(t)
+	switch statement.PredicateType {
+	case attest.PredicateSLSAProvenanceV1:
+		t.row("builder", clean(p.RunDetails.Builder.ID))
+		t.row("level", level(at.GetSlsaBuildLevel(), p.BuildDefinition.InternalParameters.Assay.Downgrades))
+		p.rows(t)
+	case attest.PredicateCycloneDX, attest.PredicateSPDX:
+		if err := sbomShown(t, at); err != nil {
+			return err
+		}
+	}
 	t.row("signed at", signedAt(at, &parts.LogEntry))
 	t.row("log index", fmt.Sprint(parts.LogEntry.LogIndex))
 	t.row("key id", clean(parts.PublicKeyHint))
@@ -82,10 +90,28 @@ func (a *app) printAttestation(at *assayv1.Attestation) error {
 	return nil
 }
 
-// signedAt prefers the time the log vouches for.
-func signedAt(at *assayv1.Attestation, e *attest.LogEntry) string {
-	if e.IntegratedTime > 0 {
-		return time.Unix(e.IntegratedTime, 0).UTC().Format(time.RFC3339)
+// sbomShown shows what an SBOM comes to.
+func sbomShown(t *table, at *assayv1.Attestation) error {
+	s, err := client.ReadSBOM(at)
+	if err != nil {
+		return err
 	}
-	return stamp(at.GetCreateTime())
+	c, err := readContents(s.Document)
+	if err != nil {
+		return err
+	}
+	if s.Complete() {
+		t.row("complete", completeWord(s))
+	} else {
+		t.row("complete", clean("NO: "+missing(s)))
+	}
+	sbomFacts(t, s, c)
+	return nil
+}
+
+func signedAt(at *assayv1.Attestation, e *attest.LogEntry) string {
+	if e.IntegratedTime == 0 && at.GetCreateTime() == nil {
+		return ""
+	}
+	return stamp(timestamppb.New(signingTime(at, e)))
 }

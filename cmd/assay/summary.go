@@ -41,6 +41,7 @@ func attestSummary(server string, result *client.Attested) string {
 		}
 		fmt.Fprintf(&b, "| %s | %s |\n", code(s.GetName()), code(s.GetDigest()["sha256"]))
 	}
+	b.WriteString(sbomMarkdown(result.SBOMs))
 	lowered := ""
 	if len(at.GetDowngrades()) > 0 {
 		lowered = ", lowered by " + code(joined(at.GetDowngrades()))
