@@ -92,10 +92,9 @@ func (h *heldSession) Session(context.Context, [16]byte) ([]byte, time.Time, err
 	return h.caller, h.expires, nil
 }
 
-// decisions measures what every call pays before it does anything: the check of
-// its session, and the access policy's answer.
-func (c *config) decisions(l *limits) error {
-	caller := &identity.Caller{
+// builder is a caller as a job of GitHub Actions makes it.
+func builder() *identity.Caller {
+	return &identity.Caller{
 		Kind: identity.KindGitHubActions, Issuer: "https://token.actions.githubusercontent.com", DisplayName: "acme/app@refs/heads/main run 1/1",
 		GitHub: &identity.GitHubActions{
 			Repository: "acme/app", RepositoryID: 1, RepositoryOwner: "acme", RepositoryOwnerID: 2, WorkflowRef: "acme/app/.github/workflows/w.yml@refs/heads/main",
@@ -103,6 +102,12 @@ func (c *config) decisions(l *limits) error {
 			EventName: "push", RunnerEnvironment: "github-hosted", RunID: 3, RunAttempt: 1, ServerURL: "https://github.com",
 		},
 	}
+}
+
+// decisions measures what every call pays before it does anything: the check of
+// its session, and the access policy's answer.
+func (c *config) decisions(l *limits) error {
+	caller := builder()
 	sessions := identity.NewSessions(make([]byte, identity.SessionKeyBytes), &heldSession{}, 0, nil)
 	token, _, err := sessions.Open(context.Background(), &identity.Verified{Caller: caller, ReplayKey: "k", ExpiresAt: time.Now().Add(time.Hour)})
 	if err != nil {

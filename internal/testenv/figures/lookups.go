@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/assay-build/assay/internal/attest"
 	"github.com/assay-build/assay/internal/store"
 	"golang.org/x/sync/errgroup"
 )
@@ -48,7 +49,7 @@ func (c *config) lookup(ctx context.Context, path string, n int) (r result, err 
 	i := uint64(0)
 	return c.median(ctx, 1, func(ctx context.Context, _ int) error {
 		i += 7919
-		rows, _, err := st.AttestationsBySHA256(ctx, digestOf(salt, i%uint64(n)), 64)
+		rows, _, err := st.AttestationsBySHA256(ctx, digestOf(salt, i%uint64(n)), "", 64)
 		if err == nil && len(rows) != 1 {
 			err = fmt.Errorf("%d rows for one digest", len(rows))
 		}
@@ -60,6 +61,7 @@ func (c *config) lookup(ctx context.Context, path string, n int) (r result, err 
 func fill(ctx context.Context, st *store.Store, salt [16]byte, n int) error {
 	bundle := make([]byte, 4<<10) // the size of a bundle with one subject
 	_, _ = rand.Read(bundle)
+	bundle[0] = 0x7b // as JSON begins
 	group, ctx := errgroup.WithContext(ctx)
 	var next atomic.Int64
 	for range 256 {
@@ -79,17 +81,28 @@ func fill(ctx context.Context, st *store.Store, salt [16]byte, n int) error {
 }
 
 func put(ctx context.Context, st *store.Store, digest string, i int64, bundle []byte) error {
-	id := sha256.Sum256([]byte(digest))
-	record := &store.Attestation{
-		ID: hex.EncodeToString(id[:]), PredicateType: "https://slsa.dev/provenance/v1",
+	return complete(ctx, st, attestationOf(digest, i), i, bundle[:1024], bundle)
+}
+
+// attestationOf is the provenance of an artifact with that digest.
+func attestationOf(digest string, i int64) *store.Attestation {
+	id := sha256.Sum256(fmt.Append(nil, digest, i))
+	return &store.Attestation{
+		ID: hex.EncodeToString(id[:]), PredicateType: attest.PredicateSLSAProvenanceV1,
 		BuilderID: "http://127.0.0.1:8780/builders/dev", BuildType: "https://actions.github.io/buildtypes/workflow/v1",
 		InvocationID: fmt.Sprintf("https://github.com/octo-org/octo-app/actions/runs/%d/attempts/1", i),
 		SourceURI:    "git+https://github.com/octo-org/octo-app@refs/heads/main",
 		SourceCommit: "6113728f27ae82c7b1a177c8d03f9e96e0adf246", Caller: []byte(`{}`), CreatedAt: time.Now(),
 		Subjects: []store.Subject{{Name: "app", SHA256: digest, Kind: 1, Origin: 1, Size: 1}},
 	}
+}
+
+// complete makes an attestation durable, then visible.
+func complete(ctx context.Context, st *store.Store, record *store.Attestation, i int64, envelope, bundle []byte) error {
+	var rest [670]byte
+	_, _ = rand.Read(rest[:])
 	err := st.BeginAttestation(ctx, &store.Pending{
-		ID: record.ID, Envelope: bundle[:1024], LogBody: bundle[:652], LeafHash: id[:], Timestamp: bundle[:670],
+		ID: record.ID, Envelope: envelope, LogBody: rest[:652], LeafHash: rest[:32], Timestamp: rest[:],
 		Record: record, CreatedAt: record.CreatedAt,
 	})
 	if err != nil {

@@ -2,7 +2,7 @@
 // median of several runs, beside a limit of the machine measured in the same run:
 // what gRPC itself does, what an ECDSA signature costs, what a flush costs.
 //
-//	figures -bin bin [-runs 5] [-seconds 2] [-upload 2GiB] [-rows 1000000]
+//	figures -bin bin [-runs 5] [-for 2s] [-upload 2147483648] [-rows 1000000] [-sboms 100000] [-only scan]
 //
 // Service and client are two processes on one machine and share its processors.
 // It is not a test: machines are shared and noisy, so nothing fails on a number.
@@ -27,6 +27,8 @@ type config struct {
 	seconds time.Duration
 	upload  int64
 	rows    int
+	sboms   int
+	only    string
 }
 
 func main() {
@@ -34,16 +36,22 @@ func main() {
 	defer stop()
 	var c config
 	echo := flag.Bool("echo", false, "serve gRPC health checks on a port and print it (used by the program itself)")
-	flag.StringVar(&c.bin, "bin", "bin", "directory with assay and assay-dev")
+	single := flag.Bool("alone", false, "run a program and print what it took (used by the program itself)")
+	flag.StringVar(&c.bin, "bin", "bin", "directory with assay, assayd and assay-dev")
 	flag.IntVar(&c.runs, "runs", 5, "runs of each figure; the median counts")
 	flag.DurationVar(&c.seconds, "for", 2*time.Second, "length of one run")
 	flag.Int64Var(&c.upload, "upload", 2<<30, "bytes of the uploaded artifact")
 	flag.IntVar(&c.rows, "rows", 1_000_000, "attestations in the large store")
+	flag.IntVar(&c.sboms, "sboms", 100_000, "SBOMs in the large store that is searched")
+	flag.StringVar(&c.only, "only", "", "one group of figures: service, decisions, lookups, scan, search or program")
 	flag.Parse()
 	var err error
-	if *echo {
+	switch {
+	case *echo:
 		err = serveEcho(ctx)
-	} else {
+	case *single && flag.NArg() > 0:
+		err = alone(ctx, flag.Args(), os.Stdout, os.Stderr)
+	default:
 		err = c.run(ctx)
 	}
 	if err != nil {
@@ -64,16 +72,31 @@ func (c *config) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.service(ctx, filepath.Join(work, "service"), limits); err != nil {
-		return err
+	measured := false
+	for _, group := range []struct {
+		name    string
+		measure func() error
+	}{
+		// First: what this program's own scans take is less noisy before it has grown.
+		{"scan", func() error { return c.scans(ctx, work, limits) }},
+		{"service", func() error { return c.service(ctx, filepath.Join(work, "service"), limits) }},
+		{"decisions", func() error { return c.decisions(limits) }},
+		{"lookups", func() error { return c.lookups(ctx, work, limits) }},
+		{"search", func() error { return c.searches(ctx, work, limits) }},
+		{"program", func() error { return c.program(ctx) }},
+	} {
+		if c.only != "" && c.only != group.name {
+			continue
+		}
+		measured = true
+		if err := group.measure(); err != nil {
+			return fmt.Errorf("%s: %w", group.name, err)
+		}
 	}
-	if err := c.decisions(limits); err != nil {
-		return err
+	if !measured {
+		return fmt.Errorf("no group of figures is called %q", c.only)
 	}
-	if err := c.lookups(ctx, work, limits); err != nil {
-		return err
-	}
-	return c.program(ctx)
+	return nil
 }
 
 func printMachine(ctx context.Context) {
