@@ -15,6 +15,8 @@ GOVULNCHECK_VERSION   := v1.1.4
 COSIGN_VERSION        := v3.1.3
 HCLFMT_VERSION        := v2.25.0
 VERSITYGW_VERSION     := v1.8.0
+SCALIBR_VERSION       := v0.5.3
+SYFT_VERSION          := v1.54.1
 
 # Programs are stripped: symbols are in the source, the version is in the build info.
 # grpcnotrace leaves out gRPC's trace pages: html/template, and all that it keeps alive.
@@ -38,8 +40,9 @@ test: ## Run the tests; no network beyond the module cache
 	go test -short -timeout 5m ./...
 
 .PHONY: race
-race: ## Run all tests with the race detector
-	go test -race -timeout 20m ./...
+race: ## Run the tests with the race detector; those of the server, which start many processes, with -short
+	go test -race -timeout 20m $$(go list ./... | grep -v '/server$$')
+	go test -race -short -timeout 20m ./server
 
 .PHONY: fuzz
 fuzz: ## Fuzz every parser of outside bytes, FUZZTIME each (default 30s)
@@ -66,8 +69,13 @@ check-generate: generate ## Fail where generated code differs from what is commi
 	git diff --exit-code -- proto docs/api
 	test -z "$$(git ls-files --others --exclude-standard -- proto docs/api)"
 
+# Building syft takes minutes of processor time. Where it cannot be had, or the others,
+# the figures say so and go on without.
 .PHONY: bench
 bench: build ## Measure; prints the machine, medians and ratios to limits of the same run
+	for tool in scalibr-$(SCALIBR_VERSION) syft-$(SYFT_VERSION) cosign-$(COSIGN_VERSION); do \
+		$(MAKE) --no-print-directory "$(TOOLS)/$$tool" || echo "$$tool did not install" >&2; \
+	done
 	.ci/bench $(BENCHFLAGS)
 
 .PHONY: interop
@@ -87,6 +95,15 @@ terraform: $(TOOLS)/hclfmt-$(HCLFMT_VERSION) ## Check that docs/deploy/terraform
 .PHONY: s3
 s3: $(TOOLS)/versitygw-$(VERSITYGW_VERSION) ## Hold versitygw, an S3 that others wrote, to the tests of the stand-in
 	ASSAY_VERSITYGW=$(TOOLS)/versitygw go test -count=1 -timeout 5m -run TestS3Versitygw -v ./internal/testenv/awstest/
+
+.PHONY: truth
+truth: ## Compare SBOMs with what npm, pip, go, dpkg, rpm and Maven say of the same; needs the npm registry
+	ASSAY_TRUTH=1 go test -count=1 -timeout 15m -run TestTruth -v ./internal/sbom/scan/ | grep -E '^(---|===|ok|FAIL|panic)|^ +[a-z_]+_test.go|^ +---' | grep -v '^=== '
+
+.PHONY: large
+large: ## The tests that -short and the race detector leave out: bombs, documents of 50 MiB, the sandbox of the real program
+	go test -count=1 -timeout 10m ./internal/sbom/...
+	go test -count=1 -timeout 10m -run 'TestHostileArtifacts|TestLargeEvidence|TestAttachTooLarge|TestAttestEdges|TestManyLargeArtifacts' ./server/
 
 .PHONY: crash
 crash: ## kill -9 the service while it attests, ROUNDS times (default 50)
@@ -115,4 +132,6 @@ $(eval $(call tool,golangci-lint,$(GOLANGCI_LINT_VERSION),github.com/golangci/go
 $(eval $(call tool,govulncheck,$(GOVULNCHECK_VERSION),golang.org/x/vuln/cmd/govulncheck))
 $(eval $(call tool,cosign,$(COSIGN_VERSION),github.com/sigstore/cosign/v3/cmd/cosign))
 $(eval $(call tool,hclfmt,$(HCLFMT_VERSION),github.com/hashicorp/hcl/v2/cmd/hclfmt))
+$(eval $(call tool,scalibr,$(SCALIBR_VERSION),github.com/google/osv-scalibr/binary/scalibr))
+$(eval $(call tool,syft,$(SYFT_VERSION),github.com/anchore/syft/cmd/syft))
 $(eval $(call tool,versitygw,$(VERSITYGW_VERSION),github.com/versity/versitygw/cmd/versitygw))
