@@ -15,7 +15,6 @@ import (
 	"github.com/assay-build/assay/internal/policy"
 	"github.com/assay-build/assay/internal/provenance"
 	"github.com/assay-build/assay/internal/refusal"
-	"github.com/assay-build/assay/internal/sbom"
 	"github.com/assay-build/assay/internal/sbom/check"
 	"github.com/assay-build/assay/internal/store"
 	assayv1 "github.com/assay-build/assay/proto/assay/v1"
@@ -265,8 +264,7 @@ func (a *attestationService) attachEvidence(ctx context.Context, e *evidence, ne
 	if err != nil {
 		return nil, err
 	}
-	record.SBOM = indexOf(inv, true)
-	record.SBOM.Format, record.SBOM.Complete = report.Format, report.Aggregate == sbom.AggregateComplete
+	record.SBOM = claimedIndex(inv, report)
 	done, err := a.sealer.seal(ctx, st, record)
 	if err != nil {
 		return nil, err

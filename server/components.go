@@ -28,10 +28,10 @@ const (
 	maxDecisionTime = time.Second
 	// maxUndecided bounds what is listed of versions that no order knows.
 	maxUndecided = 100
-	// maxBuildsShown is how many builds of an artifact a match names.
-	maxComponentsShown = 25 // of one SBOM
-	maxBuildsShown     = 20
-	componentStep      = 64
+	// maxComponentsShown is how many components of an SBOM a match names, and
+	// maxBuildsShown how many builds of its artifact.
+	maxComponentsShown, maxBuildsShown = 25, 20
+	componentStep                      = 64
 	// maxSearchText is how long the name or the licence of a question may be: twice what
 	// the index keeps of one.
 	maxSearchText = 2 << 10

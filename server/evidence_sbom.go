@@ -18,10 +18,9 @@ import (
 
 const (
 	// maxSBOMs is how many SBOMs of an artifact take part in a decision: of those that
-	// the service made, and as many that somebody attached. The service makes one of
-	// its own for every build, and those of the same bytes say the same;
-	// store.AttestationsBySHA256 says which are picked.
-	maxSBOMs                          = policy.MaxSBOMs / 2
+	// the service made, and as many that somebody attached. Each counts for the build it
+	// came with, so there are as many as provenance attestations, picked alike.
+	maxSBOMs                          = maxEvidence
 	sbomCacheSize, sbomCacheBytes     = 4 << 10, 256 << 20
 	sbomDigestSize, sbomDigestEntries = 8 << 10, 8 << 20
 	// maxSBOMBundle is more than the bundle of the largest SBOM has, which holds it in
@@ -83,8 +82,8 @@ func newSBOMSource(e *evidenceSource, p *policy.Set) (*sbomSource, error) {
 	return s, err
 }
 
-// lookup returns the SBOMs of a digest that the policy looks at. One that does not verify counts for nothing and
-// is loud, as with other evidence: a rule that needs it then denies.
+// lookup returns the SBOMs of a digest that the policy looks at. One that does not verify
+// counts for nothing and is loud, as with other evidence: a rule that needs it then denies.
 func (s *sbomSource) lookup(ctx context.Context, sha256Hex string) ([]*verifiedSBOM, error) {
 	if len(s.wanted) == 0 {
 		return nil, nil

@@ -99,9 +99,11 @@ func readIndex(document []byte) (*store.SBOM, error) {
 	return out, nil
 }
 
-// indexOf is an inventory as the store keeps it for searches.
-func indexOf(inv *sbom.Inventory, claimed bool) *store.SBOM {
-	out := &store.SBOM{Claimed: claimed, Complete: inv.Complete(), Format: inv.Format, Components: make([]store.Component, len(inv.Components))}
+// claimedIndex is what the store keeps of an attached document for searches.
+func claimedIndex(inv *sbom.Inventory, report *check.Report) *store.SBOM {
+	out := &store.SBOM{
+		Claimed: true, Complete: report.Aggregate == sbom.AggregateComplete, Format: report.Format, Components: make([]store.Component, len(inv.Components)),
+	}
 	for i := range inv.Components {
 		out.Components[i] = componentRow(&inv.Components[i])
 	}

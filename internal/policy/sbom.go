@@ -28,8 +28,9 @@ const (
 )
 
 const (
-	// MaxSBOMs bounds the SBOMs that one question may hand in.
-	MaxSBOMs = 32
+	// MaxSBOMs bounds the SBOMs that one question may hand in: as an SBOM counts for the
+	// provenance that it came with, one that was made and one that was attached for each.
+	MaxSBOMs = 2 * MaxEvidence
 	// sbomEntryBytes is what an entry of a set takes beside its text.
 	sbomEntryBytes = 160
 )
