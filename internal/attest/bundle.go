@@ -12,11 +12,16 @@ import (
 const CodeBundleInvalid refusal.Code = "BUNDLE_INVALID"
 
 // BundleParts is what one bundle of ours holds: a DSSE envelope with exactly one
-// signature, the hint that finds its key, the log's receipt and timestamps.
+// signature, the hint that finds its key or the certificate that holds it, the log's
+// receipt and timestamps.
 type BundleParts struct {
-	// PublicKeyHint is the key id, and equals the keyid of the signature.
+	// PublicKeyHint is the key id, and equals the keyid of the signature. Exactly one of
+	// it and Certificate is set.
 	PublicKeyHint string
-	Envelope      *Envelope
+	// Certificate is the signer's leaf certificate alone, DER. The signature of such a
+	// bundle has no keyid.
+	Certificate []byte
+	Envelope    *Envelope
 	// LogEntry is the zero value where nothing was logged, as for the record of a
 	// denied deploy.
 	LogEntry LogEntry
@@ -56,8 +61,14 @@ func MarshalBundle(p *BundleParts) ([]byte, error) {
 		return nil, err
 	}
 	out := make([]byte, 0, p.size())
-	out = append(out, `{"mediaType":"`+BundleMediaTypeV03+`","verificationMaterial":{"publicKey":{"hint":`...)
-	out = appendString(out, p.PublicKeyHint)
+	out = append(out, `{"mediaType":"`+BundleMediaTypeV03+`","verificationMaterial":{`...)
+	if len(p.Certificate) > 0 {
+		out = append(out, `"certificate":{"rawBytes":`...)
+		out = appendBase64(out, p.Certificate)
+	} else {
+		out = append(out, `"publicKey":{"hint":`...)
+		out = appendString(out, p.PublicKeyHint)
+	}
 	out = append(out, '}')
 	if p.LogEntry.Present() {
 		out = append(out, `,"tlogEntries":[`...)
@@ -130,7 +141,7 @@ func appendInt(out []byte, n int64) []byte {
 // size estimates the length of the bundle in JSON.
 func (p *BundleParts) size() int {
 	encoded := base64.StdEncoding.EncodedLen
-	n := 1024 + len(p.PublicKeyHint) + p.Envelope.size() + len(p.LogEntry.Checkpoint) +
+	n := 1024 + len(p.PublicKeyHint) + encoded(len(p.Certificate)) + p.Envelope.size() + len(p.LogEntry.Checkpoint) +
 		encoded(len(p.LogEntry.SET)) + encoded(len(p.LogEntry.CanonicalizedBody)) + 48*len(p.LogEntry.Hashes)
 	for _, timestamp := range p.Timestamps {
 		n += 32 + encoded(len(timestamp))
@@ -145,8 +156,13 @@ func (p *BundleParts) check() error {
 	}
 	env := p.Envelope
 	switch {
-	case p.PublicKeyHint == "" || !utf8.ValidString(p.PublicKeyHint):
-		return invalid("publicKey.hint", "no key hint, or one that is not UTF-8")
+	case p.PublicKeyHint != "" && len(p.Certificate) > 0:
+		// Sigstore bundle: the material is one of public key and certificate.
+		return invalid("verificationMaterial", "a key hint and a certificate")
+	case len(p.Certificate) > MaxCertificateBytes:
+		return invalid("certificate.rawBytes", "%d bytes; at most %d are accepted", len(p.Certificate), MaxCertificateBytes)
+	case len(p.Certificate) == 0 && (p.PublicKeyHint == "" || !utf8.ValidString(p.PublicKeyHint)):
+		return invalid("publicKey.hint", "no certificate, and no key hint or one that is not UTF-8")
 	case env == nil || len(env.Payload) == 0:
 		return invalid("dsseEnvelope", "no payload")
 	case env.PayloadType == "" || !utf8.ValidString(env.PayloadType):
@@ -155,7 +171,8 @@ func (p *BundleParts) check() error {
 		// Sigstore bundle: "MUST have exactly one signature".
 		return invalid("dsseEnvelope.signatures", "%d signatures, want exactly 1", len(env.Signatures))
 	case env.Signatures[0].KeyID != p.PublicKeyHint:
-		// Sigstore bundle: "the key hints MUST be exactly the same".
+		// Sigstore bundle: "the key hints MUST be exactly the same". Beside a certificate
+		// neither is there.
 		return invalid("dsseEnvelope.signatures", "the signature's keyid differs from the key hint")
 	case len(env.Signatures[0].Sig) == 0:
 		return invalid("dsseEnvelope.signatures", "the signature is empty")

@@ -2,10 +2,16 @@ package attest
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"math/big"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -59,12 +65,36 @@ func variants() map[string]*BundleParts {
 	add("rekor v2", func(p *BundleParts) {
 		p.LogEntry.SET, p.LogEntry.IntegratedTime, p.LogEntry.Kind, p.LogEntry.Version = nil, 0, "hashedrekord", "0.0.2"
 	})
+	add("certificate", func(p *BundleParts) { certified(p, testCertificate()) })
+	add("certificate, rekor v2, no timestamp", func(p *BundleParts) {
+		certified(p, testCertificate())
+		p.Timestamps, p.LogEntry.SET, p.LogEntry.IntegratedTime = nil, nil, 0
+		p.LogEntry.Kind, p.LogEntry.Version = "hashedrekord", "0.0.2"
+	})
 	add("text that needs escapes", func(p *BundleParts) {
 		p.PublicKeyHint = "a\"\\\x01\u2028é</"
 		p.Envelope.Signatures[0].KeyID = p.PublicKeyHint
 		p.Envelope.PayloadType = `\`
 	})
 	return all
+}
+
+// certified gives the bundle a certificate in place of the key hint.
+func certified(p *BundleParts, der []byte) {
+	p.PublicKeyHint, p.Certificate, p.Envelope.Signatures[0].KeyID = "", der, ""
+}
+
+func testCertificate() []byte {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Unix(1790000000, 0), NotAfter: time.Unix(1790000600, 0)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		panic(err)
+	}
+	return der
 }
 
 func mustMarshal(t testing.TB, p *BundleParts) []byte {
@@ -105,6 +135,7 @@ func partsOf(t *testing.T, b *bundle.Bundle) *BundleParts {
 	material, env := b.GetVerificationMaterial(), b.GetDsseEnvelope()
 	p := &BundleParts{
 		PublicKeyHint: material.GetPublicKey().GetHint(),
+		Certificate:   material.GetCertificate().GetRawBytes(),
 		Envelope:      &Envelope{PayloadType: env.GetPayloadType(), Payload: env.GetPayload()},
 	}
 	for _, s := range env.GetSignatures() {
@@ -163,6 +194,9 @@ func drawParts(t *rapid.T) *BundleParts {
 	p := &BundleParts{PublicKeyHint: text.Draw(t, "hint")}
 	p.Envelope = &Envelope{PayloadType: text.Draw(t, "type"), Payload: some.Draw(t, "payload"),
 		Signatures: []Signature{{KeyID: p.PublicKeyHint, Sig: some.Draw(t, "sig")}}}
+	if rapid.Bool().Draw(t, "certified") {
+		certified(p, some.Draw(t, "certificate"))
+	}
 	if timestamps := rapid.SliceOfN(some, 0, 3).Draw(t, "timestamps"); len(timestamps) > 0 {
 		p.Timestamps = timestamps
 	}
@@ -189,6 +223,9 @@ func TestMarshalBundleRefusals(t *testing.T) {
 		"no hint":              func(p *BundleParts) { p.PublicKeyHint, p.Envelope.Signatures[0].KeyID = "", "" },
 		"hint not UTF-8":       func(p *BundleParts) { p.PublicKeyHint, p.Envelope.Signatures[0].KeyID = "\xff", "\xff" },
 		"hint and keyid":       func(p *BundleParts) { p.PublicKeyHint = "other" },
+		"hint and certificate": func(p *BundleParts) { p.Certificate = []byte{0x30} },
+		"certificate, keyid":   func(p *BundleParts) { p.PublicKeyHint, p.Certificate = "", []byte{0x30} },
+		"large certificate":    func(p *BundleParts) { certified(p, make([]byte, MaxCertificateBytes+1)) },
 		"no envelope":          func(p *BundleParts) { p.Envelope = nil },
 		"no payload":           func(p *BundleParts) { p.Envelope.Payload = nil },
 		"no payload type":      func(p *BundleParts) { p.Envelope.PayloadType = "" },
@@ -251,6 +288,9 @@ func TestParseOwnBundleRefusals(t *testing.T) {
 		"case variant":               replace(`"mediaType"`, `"MediaType"`),
 		"long s":                     replace(`"dsseEnvelope"`, `"dſseEnvelope"`),
 		"certificate for key":        replace(`"publicKey":{"hint":`, `"certificate":{"rawBytes":`),
+		"empty certificate":          strings.NewReplacer(`"publicKey":{"hint":"`+hex256+`"`, `"certificate":{"rawBytes":""`, `"keyid":"`+hex256+`"`, `"keyid":""`).Replace(good),
+		"certificate beside a keyid": replace(`"publicKey":{"hint":"`+hex256+`"`, `"certificate":{"rawBytes":"MAA="`),
+		"hint and certificate":       replace(`"publicKey":{"hint":"`+hex256+`"`, `"certificate":{"rawBytes":"MAA="},"publicKey":{"hint":"`+hex256+`"`),
 		"two log entries":            replace(`"tlogEntries":[`, `"tlogEntries":[{},`),
 		"no log entries in the list": replace(good[strings.Index(good, `"tlogEntries":[`):strings.Index(good, `,"timestampV`)], `"tlogEntries":[]`),
 		"no timestamps in the list":  replace(good[strings.Index(good, `[{"signedTimestamp"`):strings.Index(good, `},"dsseEnvelope"`)], `[]}`),

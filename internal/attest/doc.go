@@ -35,6 +35,10 @@
 //	bundle, err := attest.MarshalBundle(&attest.BundleParts{PublicKeyHint: signer.KeyID(),
 //		Envelope: env, LogEntry: entry, Timestamps: [][]byte{response}})
 //
+// The digest is of the hash that the key decides (SignatureHash): SHA-256 for ECDSA
+// P-256 and RSA, SHA-384 for P-384. VerifySignature knows those keys and no others.
+// In place of the hint a bundle may hold the certificate of its key.
+//
 // Every writer is deterministic: equal values give equal bytes. The reader of our
 // own bundles is the exact inverse of their writer: what ParseOwnBundle accepts,
 // MarshalBundle writes again byte for byte.
@@ -65,6 +69,7 @@ const (
 	MaxAnnotations       = 32
 	MaxSignatures        = 32
 	MaxTimestamps        = 32
+	MaxCertificateBytes  = 32 << 10
 	MaxNameBytes         = 512
 	MaxStatementBytes    = 64 << 20
 	MaxBundleBytes       = 96 << 20

@@ -21,8 +21,13 @@ func ParseOwnBundle(data []byte) (*BundleParts, error) {
 	}
 	r := reader{data: data}
 	p := &BundleParts{}
-	r.literal(`{"mediaType":"` + BundleMediaTypeV03 + `","verificationMaterial":{"publicKey":{"hint":`)
-	p.PublicKeyHint = r.string()
+	r.literal(`{"mediaType":"` + BundleMediaTypeV03 + `","verificationMaterial":{`)
+	if r.optional(`"certificate":{"rawBytes":`) {
+		p.Certificate = r.base64()
+	} else {
+		r.literal(`"publicKey":{"hint":`)
+		p.PublicKeyHint = r.string()
+	}
 	r.literal(`}`)
 	if r.optional(`,"tlogEntries":[`) {
 		r.logEntry(&p.LogEntry)

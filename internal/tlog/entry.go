@@ -2,12 +2,26 @@ package tlog
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/sha256"
+	"crypto/sha512"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"strconv"
+
+	"github.com/assay-build/assay/internal/refusal"
 )
+
+// CodeEntryKeyUnsupported refuses a rekor-v2 entry for a key of a kind that verifiers
+// cannot rebuild the entry for.
+const CodeEntryKeyUnsupported refusal.Code = "ENTRY_KEY_UNSUPPORTED"
+
+// CodeEntryDigestInvalid refuses a rekor-v2 entry whose digest is not of the key's hash.
+const CodeEntryDigestInvalid refusal.Code = "ENTRY_DIGEST_INVALID"
 
 // EntryFormat is the dialect of Sigstore's log that entries and checkpoints speak.
 type EntryFormat string
@@ -85,18 +99,74 @@ func jsonString(s string) string {
 	return string(bytes.TrimSuffix(b.Bytes(), []byte("\n")))
 }
 
-// EntryBodyHashedRekord002 returns the rekor-v2 body for a signature by the
-// ECDSA P-256 key with the given SubjectPublicKeyInfo over paeDigest, the
-// SHA-256 of the DSSE PAE. The bytes are canonical (RFC 8785): verifiers rebuild
-// them from the bundle and hash what they built.
+// HashedRekord is what a rekor-v2 entry says: who signed which digest.
+type HashedRekord struct {
+	// Digest is that of the DSSE PAE, by the hash of the key: SHA-256 for P-256, SHA-384
+	// for P-384.
+	Digest []byte
+	Sig    []byte
+	// Public is the key that signed. It decides the algorithms that the entry names.
+	Public crypto.PublicKey
+	// Certificate, DER, stands in the entry in place of the key if it is set. It must be
+	// Public's; nobody looks here.
+	Certificate []byte
+}
+
+// EntryBodyHashedRekord returns the rekor-v2 body for a signature. The bytes are
+// canonical (RFC 8785): verifiers rebuild them from the bundle and hash what they built.
+//
+// They rebuild them with the default algorithm of the key, whatever the entry says. For
+// RSA that is PKCS #1 v1.5, which we never sign with, so an RSA key is refused: its
+// entries would be of a signature that nobody made.
+func EntryBodyHashedRekord(h HashedRekord) ([]byte, error) {
+	key, ok := h.Public.(*ecdsa.PublicKey)
+	if !ok || key == nil {
+		return nil, refusal.New(CodeEntryKeyUnsupported, "a rekor-v2 entry for a key of type %T, want ECDSA P-256 or P-384", h.Public)
+	}
+	var algorithm, details string
+	var size int
+	switch key.Curve {
+	case elliptic.P256():
+		algorithm, details, size = "SHA2_256", "PKIX_ECDSA_P256_SHA_256", sha256.Size
+	case elliptic.P384():
+		algorithm, details, size = "SHA2_384", "PKIX_ECDSA_P384_SHA_384", sha512.Size384
+	default:
+		return nil, refusal.New(CodeEntryKeyUnsupported, "a rekor-v2 entry for an ECDSA key, want one on P-256 or P-384")
+	}
+	if len(h.Digest) != size {
+		return nil, refusal.New(CodeEntryDigestInvalid, "a digest of %d bytes, want the %d of %s", len(h.Digest), size, algorithm)
+	}
+	verifier, raw := "x509Certificate", h.Certificate
+	if len(raw) == 0 {
+		spki, err := x509.MarshalPKIXPublicKey(key)
+		if err != nil {
+			return nil, refusal.New(CodeEntryKeyUnsupported, "%w", err)
+		}
+		verifier, raw = "publicKey", spki
+	}
+	return hashedRekord(algorithm, details, verifier, h.Digest, h.Sig, raw), nil
+}
+
+// EntryBodyHashedRekord002 is EntryBodyHashedRekord for the ECDSA P-256 key with the
+// given SubjectPublicKeyInfo.
 func EntryBodyHashedRekord002(paeDigest [32]byte, sig, spkiDER []byte) []byte {
-	b := make([]byte, 0, 320+(len(sig)+len(spkiDER))*4/3)
-	b = append(b, `{"apiVersion":"0.0.2","kind":"hashedrekord","spec":{"hashedRekordV002":{"data":{"algorithm":"SHA2_256","digest":"`...)
-	b = base64.StdEncoding.AppendEncode(b, paeDigest[:])
+	return hashedRekord("SHA2_256", "PKIX_ECDSA_P256_SHA_256", "publicKey", paeDigest[:], sig, spkiDER)
+}
+
+func hashedRekord(algorithm, details, verifier string, digest, sig, raw []byte) []byte {
+	b := make([]byte, 0, 320+(len(sig)+len(raw)+len(digest))*4/3)
+	b = append(b, `{"apiVersion":"0.0.2","kind":"hashedrekord","spec":{"hashedRekordV002":{"data":{"algorithm":"`...)
+	b = append(b, algorithm...)
+	b = append(b, `","digest":"`...)
+	b = base64.StdEncoding.AppendEncode(b, digest)
 	b = append(b, `"},"signature":{"content":"`...)
 	b = base64.StdEncoding.AppendEncode(b, sig)
-	b = append(b, `","verifier":{"keyDetails":"PKIX_ECDSA_P256_SHA_256","publicKey":{"rawBytes":"`...)
-	b = base64.StdEncoding.AppendEncode(b, spkiDER)
+	b = append(b, `","verifier":{"keyDetails":"`...)
+	b = append(b, details...)
+	b = append(b, `","`...)
+	b = append(b, verifier...)
+	b = append(b, `":{"rawBytes":"`...)
+	b = base64.StdEncoding.AppendEncode(b, raw)
 	return append(b, `"}}}}}}`...)
 }
 

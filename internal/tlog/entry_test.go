@@ -1,6 +1,12 @@
 package tlog_test
 
 import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
@@ -15,8 +21,10 @@ import (
 	rekorpb "github.com/sigstore/protobuf-specs/gen/pb-go/rekor/v1"
 	tilespb "github.com/sigstore/rekor-tiles/v2/pkg/generated/protobuf"
 	sgtlog "github.com/sigstore/sigstore-go/pkg/tlog"
+	"github.com/sigstore/sigstore/pkg/signature"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/assay-build/assay/internal/refusal"
 	"github.com/assay-build/assay/internal/tlog"
 )
 
@@ -29,28 +37,92 @@ func testKeyDER(t *testing.T) (der, pemText []byte) {
 	return der, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 }
 
-// The template must give what Sigstore's own types and canonicaliser give.
+// The template must give what Sigstore's own types and canonicaliser give, for each kind
+// of key with the algorithm that Sigstore takes as the key's default.
 func TestHashedRekordBodyIsSigstores(t *testing.T) {
-	der, _ := testKeyDER(t)
-	digest, sig := sha256.Sum256([]byte("pae")), []byte("signature>?")
-	want, err := protojson.Marshal(&tilespb.Entry{
-		Kind: "hashedrekord", ApiVersion: "0.0.2",
-		Spec: &tilespb.Spec{Spec: &tilespb.Spec_HashedRekordV002{HashedRekordV002: &tilespb.HashedRekordLogEntryV002{
-			Data: &protocommon.HashOutput{Algorithm: protocommon.HashAlgorithm_SHA2_256, Digest: digest[:]},
-			Signature: &tilespb.Signature{Content: sig, Verifier: &tilespb.Verifier{
-				KeyDetails: protocommon.PublicKeyDetails_PKIX_ECDSA_P256_SHA_256,
-				Verifier:   &tilespb.Verifier_PublicKey{PublicKey: &tilespb.PublicKey{RawBytes: der}},
-			}},
-		}}},
-	})
+	for _, curve := range []elliptic.Curve{elliptic.P256(), elliptic.P384()} {
+		key, err := ecdsa.GenerateKey(curve, rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		details, err := signature.GetDefaultAlgorithmDetails(&key.PublicKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := details.GetHashType().New()
+		h.Write([]byte("pae"))
+		digest, sig, cert := h.Sum(nil), []byte("signature>?"), []byte("certificate>?")
+		for name, verifier := range map[string]*tilespb.Verifier{
+			"key":         {Verifier: &tilespb.Verifier_PublicKey{PublicKey: &tilespb.PublicKey{RawBytes: der}}},
+			"certificate": {Verifier: &tilespb.Verifier_X509Certificate{X509Certificate: &protocommon.X509Certificate{RawBytes: cert}}},
+		} {
+			verifier.KeyDetails = details.GetSignatureAlgorithm()
+			want, err := protojson.Marshal(&tilespb.Entry{
+				Kind: "hashedrekord", ApiVersion: "0.0.2",
+				Spec: &tilespb.Spec{Spec: &tilespb.Spec_HashedRekordV002{HashedRekordV002: &tilespb.HashedRekordLogEntryV002{
+					Data:      &protocommon.HashOutput{Algorithm: details.GetProtoHashType(), Digest: digest},
+					Signature: &tilespb.Signature{Content: sig, Verifier: verifier},
+				}}},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want, err = jsoncanonicalizer.Transform(want); err != nil {
+				t.Fatal(err)
+			}
+			rekord := tlog.HashedRekord{Digest: digest, Sig: sig, Public: &key.PublicKey}
+			if name == "certificate" {
+				rekord.Certificate = cert
+			}
+			got, err := tlog.EntryBodyHashedRekord(rekord)
+			if err != nil || string(got) != string(want) {
+				t.Errorf("%s, %s: got %s, %v\nwant %s", curve.Params().Name, name, got, err, want)
+			}
+			if name == "key" && curve == elliptic.P256() {
+				if got := tlog.EntryBodyHashedRekord002([32]byte(digest), sig, der); string(got) != string(want) {
+					t.Errorf("got  %s\nwant %s", got, want)
+				}
+			}
+		}
+	}
+}
+
+// TestHashedRekordRefusals: no entry is made that verifiers would rebuild differently.
+func TestHashedRekordRefusals(t *testing.T) {
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want, err = jsoncanonicalizer.Transform(want); err != nil {
+	p521, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if got := tlog.EntryBodyHashedRekord002(digest, sig, der); string(got) != string(want) {
-		t.Errorf("got  %s\nwant %s", got, want)
+	ed, _, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p256 := newSigner(t).Public()
+	for name, tt := range map[string]struct {
+		public crypto.PublicKey
+		digest int
+		want   refusal.Code
+	}{
+		"RSA":               {&rsaKey.PublicKey, 32, tlog.CodeEntryKeyUnsupported},
+		"P-521":             {&p521.PublicKey, 64, tlog.CodeEntryKeyUnsupported},
+		"Ed25519":           {ed, 32, tlog.CodeEntryKeyUnsupported},
+		"none":              {nil, 32, tlog.CodeEntryKeyUnsupported},
+		"nil":               {(*ecdsa.PublicKey)(nil), 32, tlog.CodeEntryKeyUnsupported},
+		"SHA-384 for P-256": {p256, 48, tlog.CodeEntryDigestInvalid},
+		"no digest":         {p256, 0, tlog.CodeEntryDigestInvalid},
+	} {
+		body, err := tlog.EntryBodyHashedRekord(tlog.HashedRekord{Digest: make([]byte, tt.digest), Sig: []byte{1}, Public: tt.public})
+		if body != nil || refusal.CodeOf(err) != tt.want {
+			t.Errorf("%s: %q, %v", name, body, err)
+		}
 	}
 }
 
