@@ -39,6 +39,7 @@ const (
 // Entry is an entry of the log with the proof that it is one.
 type Entry struct {
 	Index    uint64
+	LogID    []byte // of the log's key; not to be changed
 	LeafHash [32]byte
 	Body     []byte
 	// IntegratedTime is in Unix seconds. Among the entries of one Log it never decreases.
@@ -73,34 +74,49 @@ type waiter struct {
 	head  *head
 }
 
-// Add puts an entry into the log and returns it with its proof. If the context
-// ends first, Add returns its error and the entry may or may not be in the log, or
-// may yet get there. While it is on its way, an Add of the same body joins it.
-func (l *Log) Add(ctx context.Context, body []byte) (*Entry, error) {
+// Add puts an entry into the log and returns it with its proof. Entries that are handed
+// in beside it go in before it, as a rule into the same batch, and nobody asks for their
+// proofs; Add returns when all are in. If the context
+// ends first, Add returns its error and the entries may or may not be in the log, or
+// may yet get there. While one is on its way, an Add of the same body joins it.
+func (l *Log) Add(ctx context.Context, body []byte, beside ...[]byte) (*Entry, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("log: %w", err)
+	}
+	var company [2]*waiter // none is the rule, one the exception
+	waiting := company[:0]
+	for _, b := range append(beside[:len(beside):len(beside)], body) {
+		w, err := l.hand(b)
+		if err != nil {
+			return nil, err
+		}
+		waiting = append(waiting, w)
+	}
+	for _, w := range waiting {
+		select {
+		case <-w.done:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("log: the entry was handed in, its outcome is unknown: %w", ctx.Err())
+		}
+		if w.err != nil {
+			return nil, w.err
+		}
+	}
+	w := waiting[len(waiting)-1]
+	return l.entry(ctx, body, w.index, w.leaf, w.time, w.head)
+}
+
+// hand checks a body and hands it to the sequencer.
+func (l *Log) hand(body []byte) (*waiter, error) {
 	if len(body) > tlog.MaxEntryBytes {
 		return nil, refusal.New(CodeEntryTooLarge, "log entry has %d bytes, limit %d", len(body), tlog.MaxEntryBytes)
 	}
 	if len(body) == 0 {
 		return nil, refusal.New(CodeEntryEmpty, "log entry has no body")
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("log: %w", err)
-	}
 	w := &waiter{entry: tessera.NewEntry(body), done: make(chan struct{})}
 	w.leaf = hash(w.entry.LeafHash())
-	w, err := l.enqueue(w)
-	if err != nil {
-		return nil, err
-	}
-	select {
-	case <-w.done:
-	case <-ctx.Done():
-		return nil, fmt.Errorf("log: the entry was handed in, its outcome is unknown: %w", ctx.Err())
-	}
-	if w.err != nil {
-		return nil, w.err
-	}
-	return l.entry(ctx, body, w.index, w.leaf, w.time, w.head)
+	return l.enqueue(w)
 }
 
 // entry completes the answer in the goroutine of the caller, so that proofs and
@@ -111,7 +127,7 @@ func (l *Log) entry(ctx context.Context, body []byte, index uint64, leaf hash, a
 		return nil, err
 	}
 	e := &Entry{
-		Index: index, LeafHash: leaf, Body: body, IntegratedTime: at,
+		Index: index, LogID: l.key.LogID, LeafHash: leaf, Body: body, IntegratedTime: at,
 		TreeSize: h.size, RootHash: h.root, Hashes: hashes, Checkpoint: h.checkpoint,
 	}
 	if l.cfg.Format == tlog.RekorV1 {

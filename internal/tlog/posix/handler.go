@@ -7,6 +7,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"io/fs"
+	"log/slog"
+	"math"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -26,6 +28,32 @@ import (
 // read: a batch that was killed before its commit point may have left other
 // hashes there.
 func (l *Log) Handler() http.Handler {
+	return (&site{files: l.reader, logger: l.cfg.Logger, size: func(ctx context.Context, least uint64) (uint64, error) {
+		if size := l.Size(); size >= least {
+			return size, nil
+		}
+		// Tessera publishes a tree a moment before we have read it back.
+		return l.reader.IntegratedSize(ctx)
+	}}).handler()
+}
+
+// files are those of a log, as Tessera reads them.
+type files interface {
+	ReadCheckpoint(ctx context.Context) ([]byte, error)
+	ReadTile(ctx context.Context, level, index uint64, partial uint8) ([]byte, error)
+	ReadEntryBundle(ctx context.Context, index uint64, partial uint8) ([]byte, error)
+}
+
+// site serves the files of a log.
+type site struct {
+	files  files
+	logger *slog.Logger
+	// size returns the size of the tree, read again where what is known is less than
+	// least.
+	size func(ctx context.Context, least uint64) (uint64, error)
+}
+
+func (l *site) handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Access-Control-Allow-Origin", "*")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -35,7 +63,7 @@ func (l *Log) Handler() http.Handler {
 			return
 		}
 		if r.URL.Path == "/"+layout.CheckpointPath {
-			data, err := l.reader.ReadCheckpoint(r.Context())
+			data, err := l.files.ReadCheckpoint(r.Context())
 			l.serve(w, r, data, err, "text/plain; charset=utf-8", "no-cache")
 			return
 		}
@@ -49,13 +77,13 @@ func (l *Log) Handler() http.Handler {
 	})
 }
 
-func (l *Log) serve(w http.ResponseWriter, r *http.Request, data []byte, err error, contentType, cache string) {
+func (l *site) serve(w http.ResponseWriter, r *http.Request, data []byte, err error, contentType, cache string) {
 	if errors.Is(err, fs.ErrNotExist) {
 		http.NotFound(w, r)
 		return
 	}
 	if err != nil {
-		l.cfg.Logger.ErrorContext(r.Context(), "log: serving a file", "path", r.URL.Path, "err", err)
+		l.logger.ErrorContext(r.Context(), "log: serving a file", "path", r.URL.Path, "err", err)
 		http.Error(w, "internal error", http.StatusInternalServerError)
 		return
 	}
@@ -65,27 +93,23 @@ func (l *Log) serve(w http.ResponseWriter, r *http.Request, data []byte, err err
 }
 
 // resource reads a tile or bundle; fs.ErrNotExist if the tree does not cover it.
-func (l *Log) resource(ctx context.Context, res resource) ([]byte, error) {
-	size := l.Size()
+func (l *site) resource(ctx context.Context, res resource) ([]byte, error) {
+	size, err := l.size(ctx, res.end())
+	if err != nil {
+		return nil, err
+	}
 	if !res.within(size) {
-		// Tessera publishes a tree a moment before we have read it back.
-		var err error
-		if size, err = l.reader.IntegratedSize(ctx); err != nil {
-			return nil, err
-		}
-		if !res.within(size) {
-			return nil, fs.ErrNotExist
-		}
+		return nil, fs.ErrNotExist
 	}
 	standing := layout.PartialTileSize(res.level, res.index, size)
 	if res.entries {
-		data, err := l.reader.ReadEntryBundle(ctx, res.index, standing)
+		data, err := l.files.ReadEntryBundle(ctx, res.index, standing)
 		if err != nil {
 			return nil, err
 		}
 		return cutBundle(data, res.width())
 	}
-	data, err := l.reader.ReadTile(ctx, res.level, res.index, standing)
+	data, err := l.files.ReadTile(ctx, res.level, res.index, standing)
 	if err != nil {
 		return nil, err
 	}
@@ -166,6 +190,16 @@ func (r resource) width() int {
 		return tileWidth
 	}
 	return int(r.partial)
+}
+
+// end returns the size of the smallest tree that covers the resource, as far as 64 bits
+// can say it.
+func (r resource) end() uint64 {
+	nodes := r.index*tileWidth + uint64(r.width())
+	if shift := tileHeight * r.level; nodes <= math.MaxUint64>>shift {
+		return nodes << shift
+	}
+	return math.MaxUint64
 }
 
 // within reports whether a tree of the given size covers the whole resource.
