@@ -90,6 +90,9 @@ func (v *Verifier) classifyChain(leaf *x509.Certificate, t trustedTime) error {
 		if !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageCodeSigning) {
 			return refusal.New(CodeCertificateEKU, "the certificate is not for code signing")
 		}
+		if len(leaf.UnhandledCriticalExtensions) != 0 {
+			return refusal.New(CodeCertificateExtension, "critical extension %s", leaf.UnhandledCriticalExtensions[0])
+		}
 		for _, parent := range append([]*x509.Certificate{ca.Root}, parents[i]) {
 			if !within(leaf.NotBefore, parent.NotBefore, parent.NotAfter) || !within(leaf.NotBefore, ca.ValidityPeriodStart, ca.ValidityPeriodEnd) {
 				return refusal.New(CodeCertificateOutsideAuthority, "issued for %s, its authority %s ends %s",

@@ -41,6 +41,26 @@
 // accepts, sigstore-go accepts; a test over every single-byte change of a bundle
 // holds the two together.
 //
+// A bundle of ours is signed by a key that the Root names, ECDSA P-256 or P-384 or RSA
+// with PSS, or by the key of a certificate. A certificate costs two verifications more,
+// its issuer's signature and its SCT; that the issuer's own certificate is good is found
+// out once for each Root. Of our own certificates more is wanted than sigstore-go wants:
+// exactly one name, a provider, the one purpose of signing code, and no SCT that does
+// not verify.
+//
+// A [Detached] co-signature is made with ML-DSA-65 over what the bundle's signature is
+// over. It is kept beside the bundle, because a bundle has room for one signature, and
+// is verified with it.
+//
+// # Windows
+//
+// Keys, certificates, authorities and logs count in a window, and both of its ends are
+// inside. Every trusted time of a bundle must be in the window of its signer and of all
+// above it. A log's window is asked for the times that the log signs itself: that of a
+// promise, which only rekor-v1 entries have, and that of an SCT. A checkpoint has no
+// time, so a rekor-v2 entry in the tree of a key that was retired, or of a log shard
+// that was closed, stands for as long as the Root lists it.
+//
 // # Example
 //
 //	root, err := verify.NewRoot(trustedRootJSON, verify.PublicKey{PEM: attestationKey})

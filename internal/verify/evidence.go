@@ -16,9 +16,11 @@ type Evidence struct {
 	payload   []byte
 	artifact  Digest // of a signature over an artifact
 
-	keyID    string
-	identity string
-	issuer   string
+	keyID        string
+	identity     string
+	issuer       string
+	authorityID  string
+	coSignatures []string
 
 	logID          []byte
 	logIndex       int64
@@ -89,6 +91,20 @@ func (e *Evidence) Identity() string { return e.text(func() string { return e.id
 
 // Issuer is the identity provider named in the signing certificate, "" for a key.
 func (e *Evidence) Issuer() string { return e.text(func() string { return e.issuer }) }
+
+// AuthorityKeyID is the lower-case hex SHA-256 of the SubjectPublicKeyInfo of the root
+// certificate above the signing certificate. It is "" for a key, and for evidence of
+// Verify, which knows the authorities of others by their chains only.
+func (e *Evidence) AuthorityKeyID() string { return e.text(func() string { return e.authorityID }) }
+
+// CoSignatures lists the algorithms of the co-signatures that were verified with the
+// bundle, sorted and each once. Only VerifyOwn is given any.
+func (e *Evidence) CoSignatures() []string {
+	if !e.Valid() {
+		return nil
+	}
+	return e.coSignatures
+}
 
 // LogID is the id of the transparency log that holds the entry.
 func (e *Evidence) LogID() []byte {

@@ -46,9 +46,11 @@ type lab struct {
 // testKey is a signing.Signer in memory.
 type testKey struct{ *ecdsa.PrivateKey }
 
-func newTestKey(t testing.TB) testKey {
+func newTestKey(t testing.TB) testKey { return newCurveKey(t, elliptic.P256()) }
+
+func newCurveKey(t testing.TB, curve elliptic.Curve) testKey {
 	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	k, err := ecdsa.GenerateKey(curve, rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,8 +90,11 @@ func (k testKey) keyid() string {
 
 func (k testKey) sign(t testing.TB, msg []byte) []byte {
 	t.Helper()
-	sum := sha256.Sum256(msg)
-	sig, err := k.Sign(context.Background(), sum[:])
+	digest, err := attest.SignatureDigest(k.Public(), msg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sig, err := k.Sign(context.Background(), digest)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/sha256"
+	"encoding/pem"
 	"time"
 
 	"github.com/assay-build/assay/internal/attest"
@@ -12,40 +13,48 @@ import (
 )
 
 // VerifyOwn checks a bundle that this instance made, exactly as attest.MarshalBundle
-// wrote it: signed by one of the Root's keys, logged in one of its logs, in either
-// entry format, and timestamped. It makes every check of Verify in the same order,
-// under the same codes. It does not ask whose artifact it is: the caller looks at the
-// evidence's subjects.
+// wrote it: signed by one of the Root's keys or by a certificate that one of its
+// authorities issued, logged in one of its logs, in either entry format, and timestamped.
+// It makes every check of Verify in the same order, under the same codes. It does not ask
+// whose artifact it is, or who signed: the caller looks at the evidence.
+//
+// The co-signatures that are kept beside the bundle are verified with it, and one that is
+// not good refuses the whole.
 //
 // A bundle that was reformatted on its way is not of our own shape; use Verify with
-// Expectation.RootKey for it.
-func (v *Verifier) VerifyOwn(bundle []byte) (*Evidence, error) {
+// Expectation.RootKey or Expectation.Identity for it.
+func (v *Verifier) VerifyOwn(bundle []byte, detached ...Detached) (*Evidence, error) {
 	p, err := attest.ParseOwnBundle(bundle)
 	if err != nil {
 		return nil, err
 	}
-	key, err := v.ownKey(p)
+	s, err := v.ownSigner(p)
 	if err != nil {
 		return nil, err
 	}
 	env, sig := p.Envelope, p.Envelope.Signatures[0].Sig
-	pae := sha256.Sum256(attest.PAE(env.PayloadType, env.Payload))
-	if !ecdsa.VerifyASN1(key.ecdsa, pae[:], sig) {
-		return nil, refusal.New(CodeSignatureInvalid, "not by key %s", key.id).InField("dsseEnvelope.signatures[0].sig")
+	pae := attest.PAE(env.PayloadType, env.Payload)
+	digest, err := attest.SignatureDigest(s.publicKey(), pae)
+	if err != nil {
+		return nil, refusal.New(CodeKeyUnsupported, "%w", err)
 	}
-	ev := &Evidence{own: true, keyID: key.id, payload: env.Payload, logIndex: -1}
+	if !attest.VerifySignature(s.publicKey(), digest, sig) {
+		return nil, refusal.New(CodeSignatureInvalid, "not by key %s", s.keyID()).InField("dsseEnvelope.signatures[0].sig")
+	}
+	ev := &Evidence{own: true, keyID: s.keyID(), payload: env.Payload, logIndex: -1}
 	if p.LogEntry.Present() {
-		if err := v.checkOwnEntry(&p.LogEntry, env, key, pae, ev); err != nil {
+		if err := v.checkOwnEntry(&p.LogEntry, env, s, digest, ev); err != nil {
 			return nil, err
 		}
 	}
 	if err := v.checkOwnTimestamps(p.Timestamps, sig, ev); err != nil {
 		return nil, err
 	}
-	for _, t := range ev.times {
-		if err := key.checkTime(t.at); err != nil {
-			return nil, err
-		}
+	if err := v.checkOwnSigner(s, ev); err != nil {
+		return nil, err
+	}
+	if err := v.root.checkCoSignatures(detached, pae, ev); err != nil {
+		return nil, err
 	}
 	if !p.LogEntry.Present() {
 		return nil, refusal.New(CodeLogEntryMissing, "no log entry").InField("verificationMaterial.tlogEntries")
@@ -60,10 +69,15 @@ func (v *Verifier) VerifyOwn(bundle []byte) (*Evidence, error) {
 	return ev, nil
 }
 
-// ownKey finds the key and refuses a bundle that names it in two ways.
-func (v *Verifier) ownKey(p *attest.BundleParts) (*trustedKey, error) {
+// ownSigner finds the key, or the certificate that nobody has vouched for yet, and
+// refuses a bundle that names its key in two ways.
+func (v *Verifier) ownSigner(p *attest.BundleParts) (*signer, error) {
+	if len(p.Certificate) > 0 {
+		leaf, err := parseOwnLeaf(p.Certificate)
+		return &signer{cert: leaf}, err
+	}
 	key := v.root.keys[p.PublicKeyHint]
-	if key == nil || key.ecdsa == nil {
+	if key == nil || !key.own {
 		return nil, refusal.New(CodeKeyUnknown, "no trusted key %.80q", p.PublicKeyHint).InField("verificationMaterial.publicKey.hint")
 	}
 	if len(p.Envelope.Signatures) != 1 {
@@ -72,23 +86,30 @@ func (v *Verifier) ownKey(p *attest.BundleParts) (*trustedKey, error) {
 	if id := p.Envelope.Signatures[0].KeyID; id != "" && id != key.keyid {
 		return nil, refusal.New(CodeKeyMismatch, "keyid %.80q, want %q or none", id, key.keyid).InField("dsseEnvelope.signatures[0].keyid")
 	}
-	return key, nil
+	return &signer{key: key, hint: p.PublicKeyHint}, nil
+}
+
+// checkOwnSigner holds the signer against every trusted time.
+func (v *Verifier) checkOwnSigner(s *signer, ev *Evidence) error {
+	if s.cert != nil {
+		return v.root.checkOwnCertificate(s.cert, ev)
+	}
+	for _, t := range ev.times {
+		if err := s.key.checkTime(t.at); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // checkOwnEntry binds the entry to the envelope and follows it into the log. The body
-// is never read: it is built anew, and must be what the bundle has.
-func (v *Verifier) checkOwnEntry(e *attest.LogEntry, env *attest.Envelope, key *trustedKey, pae [32]byte, ev *Evidence) error {
+// is never read: it is built anew, and must be what the bundle has. digest is that of the
+// envelope's PAE, by the hash of the signer's key.
+func (v *Verifier) checkOwnEntry(e *attest.LogEntry, env *attest.Envelope, s *signer, digest []byte, ev *Evidence) error {
 	const field = "verificationMaterial.tlogEntries[0]"
-	format, body := tlog.RekorV2, []byte(nil)
-	switch kind, version := e.Kind, e.Version; {
-	case kindIs(tlog.RekorV1, kind, version):
-		format = tlog.RekorV1
-		body = tlog.EntryBodyDSSE001(tlog.DSSE{PayloadType: env.PayloadType, Payload: env.Payload,
-			KeyID: env.Signatures[0].KeyID, Sig: env.Signatures[0].Sig}, key.pem)
-	case kindIs(tlog.RekorV2, kind, version):
-		body = tlog.EntryBodyHashedRekord002(pae, env.Signatures[0].Sig, key.spki)
-	default:
-		return refusal.New(CodeLogEntryKindUnknown, "%.40q %.40q", kind, version).InField(field + ".kindVersion")
+	format, body, err := ownEntryBody(e, env, s, digest)
+	if err != nil {
+		return err
 	}
 	if !bytes.Equal(body, e.CanonicalizedBody) {
 		return refusal.New(CodeLogEntryMismatch, "the log entry is not about this envelope").InField(field + ".canonicalizedBody")
@@ -97,7 +118,7 @@ func (v *Verifier) checkOwnEntry(e *attest.LogEntry, env *attest.Envelope, key *
 	if log == nil || log.ecdsa == nil {
 		return refusal.New(CodeLogUnknown, "log %x is not in the trusted root", e.LogID).InField(field + ".logId")
 	}
-	err := tlog.VerifyInclusion(uint64(e.LogIndex), uint64(e.TreeSize), tlog.LeafHash(body), e.Hashes, e.RootHash)
+	err = tlog.VerifyInclusion(uint64(e.LogIndex), uint64(e.TreeSize), tlog.LeafHash(body), e.Hashes, e.RootHash)
 	if err != nil {
 		return err
 	}
@@ -106,6 +127,32 @@ func (v *Verifier) checkOwnEntry(e *attest.LogEntry, env *attest.Envelope, key *
 	}
 	ev.logID, ev.logIndex = log.id, e.LogIndex
 	return checkOwnPromise(e, log, format, body, ev)
+}
+
+// ownEntryBody is the body that the entry must have.
+func ownEntryBody(e *attest.LogEntry, env *attest.Envelope, s *signer, digest []byte) (tlog.EntryFormat, []byte, error) {
+	sig := env.Signatures[0]
+	switch {
+	case kindIs(tlog.RekorV1, e.Kind, e.Version):
+		return tlog.RekorV1, tlog.EntryBodyDSSE001(tlog.DSSE{PayloadType: env.PayloadType, Payload: env.Payload,
+			KeyID: sig.KeyID, Sig: sig.Sig}, s.verifierPEM()), nil
+	case kindIs(tlog.RekorV2, e.Kind, e.Version):
+		rekord := tlog.HashedRekord{Digest: digest, Sig: sig.Sig, Public: s.publicKey()}
+		if s.cert != nil {
+			rekord.Certificate = s.cert.Raw
+		}
+		body, err := tlog.EntryBodyHashedRekord(rekord)
+		return tlog.RekorV2, body, err
+	}
+	return "", nil, refusal.New(CodeLogEntryKindUnknown, "%.40q %.40q", e.Kind, e.Version).InField("verificationMaterial.tlogEntries[0].kindVersion")
+}
+
+// verifierPEM is how rekor-v1 entries name the signer.
+func (s *signer) verifierPEM() []byte {
+	if s.cert != nil {
+		return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.cert.Raw})
+	}
+	return s.key.pem
 }
 
 func kindIs(f tlog.EntryFormat, kind, version string) bool {
@@ -176,18 +223,16 @@ func (v *Verifier) checkOwnTimestamps(stamps [][]byte, sig []byte, ev *Evidence)
 	if len(stamps) == 0 {
 		return refusal.New(CodeNoTrustedTime, "no timestamp")
 	}
-	var seen []*ownTSA
+	seen := make(map[int]bool, len(stamps))
 	for _, der := range stamps {
-		at, tsa, err := v.root.checkOwnTimestamp(der, sig)
+		at, authority, err := v.root.checkOwnTimestamp(der, sig)
 		if err != nil {
 			return err
 		}
-		for _, s := range seen {
-			if s == tsa {
-				return refusal.New(CodeTimestampDuplicate, "a second timestamp of %s", tsa.uri)
-			}
+		if seen[authority] {
+			return refusal.New(CodeTimestampDuplicate, "a second timestamp of %s", at.source)
 		}
-		seen = append(seen, tsa)
+		seen[authority] = true
 		ev.times = append(ev.times, at)
 	}
 	return nil

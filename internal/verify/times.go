@@ -46,7 +46,7 @@ func (v *Verifier) checkTimestamps(stamps [][]byte, sig []byte) ([]trustedTime, 
 	seen := make(map[int]bool)
 	for i, der := range stamps {
 		field := fmt.Sprintf("verificationMaterial.timestampVerificationData.rfc3161Timestamps[%d]", i)
-		at, authority, err := v.checkTimestamp(der, sig)
+		at, authority, err := v.root.checkTimestamp(der, sig)
 		if err != nil {
 			var r *refusal.Error
 			if errors.As(err, &r) {
@@ -63,24 +63,42 @@ func (v *Verifier) checkTimestamps(stamps [][]byte, sig []byte) ([]trustedTime, 
 	return times, nil
 }
 
+// CheckTimestamp verifies an RFC 3161 response over sig, of any of the root's timestamp
+// authorities and in any shape that its standard allows, as Verify does for the
+// timestamps of foreign bundles. It returns the time that was signed. It is for those who
+// take timestamps of an authority that they do not run: what it accepts, a bundle may hold.
+func (r *Root) CheckTimestamp(der, sig []byte) (time.Time, error) {
+	at, _, err := r.checkTimestamp(der, sig)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return at.at, nil
+}
+
+// maxTimestampBytes is several times what a timestamp with a chain of certificates needs.
+const maxTimestampBytes = 64 << 10
+
 // checkTimestamp verifies one timestamp and says which authority made it. A panic in
 // the ASN.1 libraries below, which are older than the attacks on them, is a refusal.
-func (v *Verifier) checkTimestamp(der, sig []byte) (at trustedTime, authority int, err error) {
+func (r *Root) checkTimestamp(der, sig []byte) (at trustedTime, authority int, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = refusal.New(CodeTimestampMalformed, "%v", p)
 		}
 	}()
+	if len(der) > maxTimestampBytes {
+		return at, 0, refusal.New(CodeTimestampMalformed, "%d bytes, limit %d", len(der), maxTimestampBytes)
+	}
 	token, ok := grantedToken(der)
 	if !ok || !strictDER(der, 0) || !wellFramed(token) {
 		return at, 0, refusal.New(CodeTimestampMalformed, "not a granted RFC 3161 response in DER")
 	}
-	for i, tsa := range v.root.sigstore.TimestampingAuthorities() {
+	for i, tsa := range r.sigstore.TimestampingAuthorities() {
 		if ts, err := tsa.Verify(der, sig); err == nil {
 			return trustedTime{at: ts.Time, source: ts.URI}, i, nil
 		}
 	}
-	return at, 0, v.classifyTimestamp(token, sig)
+	return at, 0, r.classifyTimestamp(token, sig)
 }
 
 // grantedToken takes the token out of a TimeStampResp: one DER value, of a status that
@@ -139,7 +157,7 @@ func wellFramed(token []byte) bool {
 
 // classifyTimestamp says why no authority accepted a timestamp: it walks the same
 // steps and names the first that fails. It can only choose between refusals.
-func (v *Verifier) classifyTimestamp(token, sig []byte) error {
+func (r *Root) classifyTimestamp(token, sig []byte) error {
 	p7, err := pkcs7.Parse(token)
 	if err != nil || len(p7.Signers) != 1 {
 		return refusal.New(CodeTimestampMalformed, "not a token with one signer")
@@ -157,7 +175,7 @@ func (v *Verifier) classifyTimestamp(token, sig []byte) error {
 		return refusal.New(CodeTimestampMismatch, "the timestamp is over other bytes than this signature")
 	}
 	id := p7.Signers[0].IssuerAndSerialNumber
-	for _, ta := range v.root.sigstore.TimestampingAuthorities() {
+	for _, ta := range r.sigstore.TimestampingAuthorities() {
 		tsa, ok := ta.(*sgroot.SigstoreTimestampingAuthority)
 		if ok && tsa.Leaf != nil && bytes.Equal(tsa.Leaf.RawIssuer, id.IssuerName.FullBytes) && tsa.Leaf.SerialNumber.Cmp(id.SerialNumber) == 0 {
 			return classifyKnownAuthority(tsa, when, p7.Certificates)

@@ -186,29 +186,35 @@ func readDigestAlgorithm(s *cryptobyte.String) crypto.Hash {
 	return 0
 }
 
-// checkOwnTimestamp verifies a response of one of the root's authorities over sig. One
-// signature verification; the chain was verified when the root was read.
-func (r *Root) checkOwnTimestamp(der, sig []byte) (at trustedTime, tsa *ownTSA, err error) {
-	t, ok := parseToken(der)
-	if !ok {
-		return at, nil, refusal.New(CodeTimestampMalformed, "not a response of our own shape")
+// checkOwnTimestamp verifies a timestamp of a bundle of ours and says which of the root's
+// authorities made it. Most are of our own authority; of another, in whose name a service
+// may have its signatures timestamped, it is verified as anybody's is.
+func (r *Root) checkOwnTimestamp(der, sig []byte) (at trustedTime, authority int, err error) {
+	if t, ok := parseToken(der); ok {
+		if tsa := r.findTSA(t); tsa != nil {
+			at, err = tsa.check(t, sig)
+			return at, tsa.index, err
+		}
 	}
-	if tsa = r.findTSA(t); tsa == nil {
-		return at, nil, refusal.New(CodeTimestampUntrusted, "no such authority in the trusted root")
-	}
+	return r.checkTimestamp(der, sig)
+}
+
+// check verifies a token of this authority over sig. One signature verification; the
+// chain was verified when the root was read.
+func (tsa *ownTSA) check(t *token, sig []byte) (at trustedTime, err error) {
 	hash, imprint, when, ok := readTSTInfo(t.tstInfo)
 	attrs, okAttrs := parseAttributes(t.attributes)
 	if !ok || !okAttrs || hash != crypto.SHA256 {
-		return at, nil, refusal.New(CodeTimestampMalformed, "not a token of our own shape")
+		return at, refusal.New(CodeTimestampMalformed, "not a token of our own shape")
 	}
 	if want := sha256.Sum256(sig); !bytes.Equal(imprint, want[:]) {
-		return at, nil, refusal.New(CodeTimestampMismatch, "the timestamp is over other bytes than this signature")
+		return at, refusal.New(CodeTimestampMismatch, "the timestamp is over other bytes than this signature")
 	}
 	switch {
 	case !within(when, tsa.trustStart, tsa.trustEnd):
-		return at, nil, refusal.New(CodeTimestampOutsideAuthority, "%s is outside the trust in %s", stamp(when), tsa.uri)
+		return at, refusal.New(CodeTimestampOutsideAuthority, "%s is outside the trust in %s", stamp(when), tsa.uri)
 	case !within(when, tsa.notBefore, tsa.notAfter):
-		return at, nil, refusal.New(CodeTimestampOutsideCertificate, "%s is outside the chain of %s", stamp(when), tsa.uri)
+		return at, refusal.New(CodeTimestampOutsideCertificate, "%s is outside the chain of %s", stamp(when), tsa.uri)
 	}
 	content := sha256.Sum256(t.tstInfo)
 	signed := bytes.Clone(t.attributes)
@@ -216,9 +222,9 @@ func (r *Root) checkOwnTimestamp(der, sig []byte) (at trustedTime, tsa *ownTSA, 
 	sum := sha256.Sum256(signed)
 	if !bytes.Equal(attrs.messageDigest, content[:]) || !bytes.Equal(attrs.certHash, tsa.leafHash[:]) ||
 		!ecdsa.VerifyASN1(tsa.key, sum[:], t.signature) {
-		return at, nil, refusal.New(CodeTimestampSignature, "authority %s did not sign this", tsa.uri)
+		return at, refusal.New(CodeTimestampSignature, "authority %s did not sign this", tsa.uri)
 	}
-	return trustedTime{at: when, source: tsa.uri}, tsa, nil
+	return trustedTime{at: when, source: tsa.uri}, nil
 }
 
 // findTSA finds the authority by the issuer and serial of its leaf. That it is this very

@@ -16,6 +16,7 @@ import (
 // verified once, and the time in which that stays true. Nothing else about a chain
 // depends on time, because the root's certificates do not change under us.
 type ownTSA struct {
+	index      int // among the root's timestamp authorities
 	uri        string
 	leaf       *x509.Certificate
 	key        *ecdsa.PublicKey
@@ -29,7 +30,7 @@ type ownTSA struct {
 
 // newOwnTSA returns nil for an authority that the lean path cannot use: one whose leaf
 // the root does not pin, or is not ECDSA P-256, or whose chain never verifies.
-func newOwnTSA(ta sgroot.TimestampingAuthority) *ownTSA {
+func newOwnTSA(ta sgroot.TimestampingAuthority, index int) *ownTSA {
 	tsa, ok := ta.(*sgroot.SigstoreTimestampingAuthority)
 	if !ok || tsa.Leaf == nil || tsa.Root == nil {
 		return nil
@@ -38,7 +39,7 @@ func newOwnTSA(ta sgroot.TimestampingAuthority) *ownTSA {
 	if !ok || checkTSACertificate(tsa.Leaf) != nil {
 		return nil
 	}
-	own := &ownTSA{uri: tsa.URI, leaf: tsa.Leaf, key: key, leafHash: sha256.Sum256(tsa.Leaf.Raw),
+	own := &ownTSA{index: index, uri: tsa.URI, leaf: tsa.Leaf, key: key, leafHash: sha256.Sum256(tsa.Leaf.Raw),
 		trustStart: tsa.ValidityPeriodStart, trustEnd: tsa.ValidityPeriodEnd}
 	serial, err := asn1.Marshal(tsa.Leaf.SerialNumber)
 	if err != nil || len(serial) < 3 {
