@@ -2,6 +2,7 @@ package signing
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -32,7 +33,7 @@ func oidTimeStamping() asn1.ObjectIdentifier {
 // signs the leaf and is then forgotten: verifiers pin the leaf together with the
 // root, so a kept root key could renew nothing without a new trusted root, and
 // could only be stolen.
-func newChain(host string, key *FileKey, start time.Time) ([][]byte, error) {
+func newChain(host string, pub crypto.PublicKey, start time.Time) ([][]byte, error) {
 	rootKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("generate timestamp root key: %w", err)
@@ -70,7 +71,7 @@ func newChain(host string, key *FileKey, start time.Time) ([][]byte, error) {
 		BasicConstraintsValid: true,
 		ExtraExtensions:       []pkix.Extension{{Id: oidExtKeyUsage(), Critical: true, Value: usage}},
 	}
-	leafDER, err := x509.CreateCertificate(rand.Reader, leaf, root, key.Public(), rootKey)
+	leafDER, err := x509.CreateCertificate(rand.Reader, leaf, root, pub, rootKey)
 	if err != nil {
 		return nil, fmt.Errorf("sign timestamp leaf: %w", err)
 	}
@@ -95,13 +96,21 @@ func randomSerialBytes() (serial [16]byte) {
 // checkChain makes sure that verifiers will accept what pub signs under chain from
 // start on.
 func checkChain(chain []*x509.Certificate, pub *ecdsa.PublicKey, start time.Time) error {
+	if len(chain) > 0 {
+		if leafKey, ok := chain[0].PublicKey.(*ecdsa.PublicKey); !ok || !leafKey.Equal(pub) {
+			return refusal.New(CodeTimestampChainInvalid, "the leaf certifies another key")
+		}
+	}
+	return checkAuthority(chain, start)
+}
+
+// checkAuthority makes sure that verifiers will accept timestamps under chain that
+// tell the time at.
+func checkAuthority(chain []*x509.Certificate, at time.Time) error {
 	if len(chain) < 2 {
 		return refusal.New(CodeTimestampChainInvalid, "the chain has %d certificates, it needs a leaf and a root", len(chain))
 	}
 	leaf, root := chain[0], chain[len(chain)-1]
-	if leafKey, ok := leaf.PublicKey.(*ecdsa.PublicKey); !ok || !leafKey.Equal(pub) {
-		return refusal.New(CodeTimestampChainInvalid, "the leaf certifies another key")
-	}
 	if leaf.IsCA {
 		return refusal.New(CodeTimestampChainInvalid, "the leaf is a certificate authority")
 	}
@@ -117,7 +126,7 @@ func checkChain(chain []*x509.Certificate, pub *ecdsa.PublicKey, start time.Time
 		intermediates.AddCert(cert)
 	}
 	if _, err := leaf.Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: intermediates, CurrentTime: start,
+		Roots: roots, Intermediates: intermediates, CurrentTime: at,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageTimeStamping},
 	}); err != nil {
 		return refusal.New(CodeTimestampChainInvalid, "%w", err)

@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/assay-build/assay/internal/durable"
 	"github.com/assay-build/assay/internal/refusal"
 )
 
@@ -59,7 +60,7 @@ func OpenFile(path string, create bool) (*FileKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := createDurable(path, text, 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := durable.Create(path, text, 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("create key: %w", err)
 	}
 	return readKeyFile(path)

@@ -150,7 +150,7 @@ func damagedFiles() []damageCase {
 
 func damagedKeysets() []damageCase {
 	return []damageCase{
-		{"newer version", editing(func(v map[string]any) { v["version"] = 2 }), CodeKeysetInvalid},
+		{"newer version", editing(func(v map[string]any) { v["version"] = 3 }), CodeKeysetInvalid},
 		{"unknown member", editing(func(v map[string]any) { v["rotate"] = true }), CodeKeysetInvalid},
 		{"host changed", editing(func(v map[string]any) { v["host"] = "other.example.com" }), CodeKeysetHostMismatch},
 		{"host malformed", editing(func(v map[string]any) { v["host"] = "assay.example.com:443" }), CodeHostInvalid},
@@ -162,15 +162,15 @@ func damagedKeysets() []damageCase {
 		{"state unknown", setting(0, "state", "Active"), CodeKeysetInvalid},
 		{"no active key", editingKey(0, func(k map[string]any) {
 			k["state"], k["not_after"] = "verify-only", k["not_before"]
-			delete(k, "file")
+			delete(k, "ref")
 		}), CodeKeysetInvalid},
-		{"verify-only without end", editingKey(0, func(k map[string]any) { k["state"] = "verify-only"; delete(k, "file") }), CodeKeysetInvalid},
-		{"verify-only with file", editingKey(0, func(k map[string]any) { k["state"], k["not_after"] = "verify-only", k["not_before"] }), CodeKeysetInvalid},
+		{"verify-only without end", editingKey(0, func(k map[string]any) { k["state"] = "verify-only"; delete(k, "ref") }), CodeKeysetInvalid},
+		{"active without ref", editingKey(0, func(k map[string]any) { delete(k, "ref") }), CodeKeysetInvalid},
 		{"active with end", editingKey(0, func(k map[string]any) { k["not_after"] = k["not_before"] }), CodeKeysetInvalid},
 		{"no start", editingKey(0, func(k map[string]any) { delete(k, "not_before") }), CodeKeysetInvalid},
 		{"start with fraction", setting(0, "not_before", "2031-04-05T06:07:08.9Z"), CodeKeysetInvalid},
-		{"file elsewhere", setting(0, "file", "../attestation.pem"), CodeKeysetInvalid},
-		{"file is the directory", setting(0, "file", ".."), CodeKeysetInvalid},
+		{"file elsewhere", setting(0, "ref", "file:../attestation.pem"), CodeKeysetInvalid},
+		{"file is the directory", setting(0, "ref", "file:.."), CodeKeysetInvalid},
 		{"key id of another", setting(0, "key_id", strings.Repeat("0", 64)), CodeKeysetInvalid},
 		{"public key malformed", setting(0, "public_key", "AAAA"), CodeKeysetInvalid},
 		{"no chain", editingKey(2, func(k map[string]any) { delete(k, "certificate_chain") }), CodeKeysetInvalid},
@@ -296,6 +296,9 @@ func TestRetiredKeys(t *testing.T) {
 		old := newKeyset(t, clock(testTime.AddDate(-1-i, 0, 0)))
 		for _, e := range []KeyEntry{old.Attestation[0], old.Log[0], old.Timestamp[0]} {
 			r := keyRecord{Role: e.Role, KeyID: e.KeyID, PublicKey: e.spki, State: state, NotBefore: e.NotBefore, NotAfter: e.NotBefore.AddDate(0, 6, 0)}
+			if state == StateRevoked {
+				r.Revoked = &Revocation{Since: r.NotAfter, Reason: ReasonKeyCompromise}
+			}
 			for _, cert := range e.Chain {
 				r.Chain = append(r.Chain, cert.Raw)
 			}
@@ -371,7 +374,7 @@ func TestKeysStaySecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := ks.attestation.(*FileKey)
+	key := ks.AttestationSigner().(*FileKey)
 	scalar, err := key.private.Bytes()
 	if err != nil {
 		t.Fatal(err)
@@ -430,6 +433,15 @@ func FuzzParseKeyset(f *testing.F) {
 	}
 	f.Add(seed)
 	f.Add([]byte(`{"version":1,"host":"a","keys":[]}`))
+	for _, name := range []string{"keyset-v1.json", "keyset-v2.golden.json"} {
+		text, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+		f.Add(bytes.ReplaceAll(text, []byte(`"verify-only"`), []byte(`"revoked"`)))
+		f.Add(bytes.ReplaceAll(text, []byte(`"file:attestation-2.pem"`), []byte(`"awskms:///arn:aws:kms:eu-west-1:111122223333:key/1","tier":"build","alias":"awskms:///alias/a"`)))
+	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		first, err := parseKeyset(text)
 		if err != nil {

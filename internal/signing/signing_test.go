@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
@@ -200,7 +201,8 @@ func TestCheckSigner(t *testing.T) {
 	}{
 		{"honest", k, ""},
 		{"another public key", twoFaced{k, other.Public()}, CodeKeyMismatch},
-		{"another curve", twoFaced{k, &p384.PublicKey}, CodeKeyMismatch},
+		{"another curve", twoFaced{k, &p384.PublicKey}, CodeDigestLength},
+		{"another kind", twoFaced{k, ed25519.PublicKey(make([]byte, 32))}, CodeKeyMismatch},
 	} {
 		if err := checkSigner(t.Context(), c.signer); refusal.CodeOf(err) != c.want || (err == nil) != (c.want == "") {
 			t.Errorf("%s: got %v, want code %q", c.name, err, c.want)
