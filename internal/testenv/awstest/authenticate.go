@@ -117,7 +117,7 @@ func (c *call) readPresigned(parameters url.Values) (*claim, *reply) {
 	if err != nil && c.service == "sts" && !parameters.Has("X-Amz-Expires") {
 		err = nil // STS does without
 	}
-	if c.protocol == jsonRPC || parameters.Get("X-Amz-Algorithm") != algorithm || err != nil || seconds < 0 || seconds > 7*24*3600 {
+	if c.protocol == jsonRPC || c.protocol == restJSON || parameters.Get("X-Amz-Algorithm") != algorithm || err != nil || seconds < 0 || seconds > 7*24*3600 {
 		return nil, c.deny(incomplete)
 	}
 	return c.readScope(&claim{
@@ -186,6 +186,9 @@ func (c *call) checkSigned(cl *claim) *reply {
 	}
 	if c.protocol == jsonRPC {
 		need = append(need, "content-type", "x-amz-target")
+	}
+	if c.protocol == restJSON && c.r.Header.Get("Content-Type") != "" {
+		need = append(need, "content-type")
 	}
 	if c.protocol == restXML {
 		for name := range c.r.Header {
@@ -266,6 +269,8 @@ func (c *call) refuse(e authError, message string) *reply {
 	switch c.protocol {
 	case jsonRPC:
 		a = e.json
+	case restJSON: // the codes of JSON, with the status that REST has for them
+		a = answer{http.StatusForbidden, e.json.code}
 	case restXML:
 		a = e.s3
 	}

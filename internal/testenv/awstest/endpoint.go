@@ -43,6 +43,7 @@ type endpoint struct {
 	bucket    string // S3, virtual-host style
 	global    bool   // a host without region: sts.amazonaws.com
 	issuer    string // host of a token issuer
+	data      bool   // the host of Signer that answers GetRevocationStatus
 }
 
 var tokenHost = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.tokens\.sts\.global\.api\.aws$`)
@@ -85,8 +86,11 @@ func (p partition) parse(labels string) (endpoint, bool) {
 	if bucket, ok := strings.CutSuffix(e.service, ".s3"); ok && bucket != "" {
 		e.service, e.bucket = "s3", bucket
 	}
+	if e.service == "data-signer" {
+		e.service, e.data = "signer", true
+	}
 	switch e.service {
-	case "sts", "codebuild", "s3":
+	case "sts", "codebuild", "s3", "kms", "signer":
 		return e, true
 	}
 	return endpoint{}, false

@@ -11,7 +11,7 @@ import (
 // Fault is a way in which AWS fails. It strikes before the request is looked at,
 // as the faults of the network and of load balancers do.
 type Fault struct {
-	Service string // "sts", "iam", "codebuild", "s3"; empty: every service
+	Service string // "sts", "iam", "codebuild", "s3", "kms", "signer"; empty: every service
 	Action  string // empty: every action
 	Times   int    // how often it strikes; 0: until Heal
 
@@ -72,15 +72,9 @@ func (w *World) takeFault(service, action string) *Fault {
 
 // strike answers in place of the service, or tells that the service shall answer.
 func (f *Fault) strike(rw http.ResponseWriter, c *call) bool {
-	if f.Delay > 0 {
-		timer := time.NewTimer(f.Delay)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-c.r.Context().Done():
-			c.record(f.Status, f.Code)
-			return true
-		}
+	if !c.wait(f.Delay) {
+		c.record(f.Status, f.Code)
+		return true
 	}
 	out := &reply{status: f.Status, header: http.Header{}, body: f.Body}
 	switch {
@@ -126,6 +120,41 @@ func (f *Fault) truncate(rw http.ResponseWriter, c *call, out *reply) {
 func breakConnection(rw http.ResponseWriter) {
 	if conn, _, err := http.NewResponseController(rw).Hijack(); err == nil {
 		_ = conn.Close()
+	}
+}
+
+// Latency makes every answer of an action take d longer, in real time, as the way
+// to a region does. Empty names mean any; what is said of an action counts before
+// what is said of its service. Zero ends it; Heal does not.
+func (w *World) Latency(service, action string, d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.latency[operation{service, action}] = d
+}
+
+func (w *World) latencyOf(service, action string) time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, op := range []operation{{service, action}, {service, ""}, {"", ""}} {
+		if d, ok := w.latency[op]; ok {
+			return d
+		}
+	}
+	return 0
+}
+
+// wait tells whether the caller was still there after d.
+func (c *call) wait(d time.Duration) bool {
+	if d <= 0 {
+		return true
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-c.r.Context().Done():
+		return false
 	}
 }
 
@@ -191,8 +220,26 @@ type RequestRecord struct {
 	Code      string   // of the error
 }
 
+// maxRecords is how many requests are remembered at least; of twice as many, the
+// older half is forgotten.
+const maxRecords = 1 << 15
+
+// Count is how many requests there were so far, forgotten ones too; an empty
+// service or action means any.
+func (w *World) Count(service, action string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := 0
+	for op, count := range w.counts {
+		if (service == "" || op.service == service) && (action == "" || op.action == action) {
+			n += count
+		}
+	}
+	return n
+}
+
 // Requests are the requests so far, oldest first; an empty service or action
-// means any.
+// means any. Of very many, the oldest are forgotten.
 func (w *World) Requests(service, action string) []RequestRecord {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -219,5 +266,9 @@ func (c *call) record(status int, code string) {
 	slices.Sort(r.Headers)
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
+	c.w.counts[operation{c.service, c.action}]++
+	if len(c.w.requests) == 2*maxRecords {
+		c.w.requests = append(c.w.requests[:0], c.w.requests[maxRecords:]...)
+	}
 	c.w.requests = append(c.w.requests, r)
 }

@@ -149,6 +149,8 @@ func (w *World) transport() *http.Transport {
 		},
 		// A test that leaves connections idle must not keep the world alive.
 		IdleConnTimeout: 10 * time.Second,
+		// As the SDK's own client, which callers of a world use this in place of.
+		MaxIdleConnsPerHost: 256,
 	}
 }
 

@@ -23,16 +23,18 @@ const maxBody = 256 << 20
 type protocol int
 
 const (
-	query   protocol = iota // awsQuery: a form, XML; JSON where STS is asked for it
-	jsonRPC                 // awsJson1.1
-	restXML                 // S3
+	query    protocol = iota // awsQuery: a form, XML; JSON where STS is asked for it
+	jsonRPC                  // awsJson1.1
+	restXML                  // S3
+	restJSON                 // restJson1: Signer
 )
 
 // service is one AWS service, registered under its name in credential scopes.
 type service struct {
 	protocol protocol
 	target   string // jsonRPC: what stands before the dot of X-Amz-Target
-	// action names the operation of a restXML request; other protocols say it.
+	// action names the operation of a REST request, or is empty if there is no such
+	// operation; other protocols say it.
 	action func(e endpoint, r *http.Request) string
 	serve  handler
 }
@@ -105,6 +107,10 @@ func (c *call) answer(rw http.ResponseWriter, s service) {
 	if f != nil && f.strike(rw, c) {
 		return
 	}
+	if !c.wait(c.w.latencyOf(c.service, c.action)) {
+		c.record(0, "")
+		return
+	}
 	out := refused
 	if out == nil {
 		out = c.authenticate()
@@ -144,6 +150,13 @@ func (c *call) readAction(s service) *reply {
 		}
 	case restXML:
 		c.action = s.action(c.endpoint, c.r)
+	case restJSON:
+		if c.action = s.action(c.endpoint, c.r); c.action == "" {
+			return c.fail(http.StatusNotFound, "UnknownOperationException", "")
+		}
+		if t, _, err := mime.ParseMediaType(c.r.Header.Get("Content-Type")); len(c.body) > 0 && (err != nil || t != "application/json") {
+			return c.fail(http.StatusUnsupportedMediaType, "UnsupportedMediaTypeException", "content type is not application/json")
+		}
 	}
 	return nil
 }
@@ -212,6 +225,8 @@ func (c *call) allowAction(action, resource string) *reply {
 		return c.fail(http.StatusBadRequest, "AccessDeniedException", message)
 	case restXML:
 		return c.fail(http.StatusForbidden, "AccessDenied", "Access Denied")
+	case restJSON:
+		return c.fail(http.StatusForbidden, "AccessDeniedException", message)
 	}
 	return c.fail(http.StatusForbidden, "AccessDenied", message)
 }
@@ -222,6 +237,8 @@ func (c *call) throttled() *reply {
 		return c.fail(http.StatusBadRequest, "ThrottlingException", "Rate exceeded")
 	case restXML:
 		return c.fail(http.StatusServiceUnavailable, "SlowDown", "Please reduce your request rate.")
+	case restJSON:
+		return c.fail(http.StatusTooManyRequests, "TooManyRequestsException", "Rate exceeded")
 	}
 	return c.fail(http.StatusBadRequest, "Throttling", "Rate exceeded")
 }
@@ -241,6 +258,10 @@ func (c *call) failure(status int, code, message string) *reply {
 	switch {
 	case c.protocol == jsonRPC:
 		return jsonReply(status, map[string]string{"__type": code, "message": message})
+	case c.protocol == restJSON:
+		out := jsonReply(status, map[string]string{"message": message})
+		out.header.Set("X-Amzn-Errortype", code)
+		return out
 	case c.protocol == restXML:
 		return xmlReply(status, struct {
 			XMLName xml.Name `xml:"Error"`
@@ -283,6 +304,9 @@ func (c *call) send(rw http.ResponseWriter, out *reply) {
 		h[name] = values
 	}
 	h.Del("X-Awstest-Code")
+	if c.protocol == restJSON && h.Get("Content-Type") == "application/x-amz-json-1.1" { // of jsonReply
+		h.Set("Content-Type", "application/json")
+	}
 	h.Set("Date", c.w.now().UTC().Format(http.TimeFormat)) // the SDK corrects its clock by it
 	if c.protocol == restXML {
 		h.Set("X-Amz-Request-Id", c.requestID)

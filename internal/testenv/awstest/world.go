@@ -35,7 +35,9 @@ type World struct {
 	faults   []*Fault
 	throttle map[bucketKey]*bucket
 	limits   map[operation]int
+	latency  map[operation]time.Duration
 	requests []RequestRecord
+	counts   map[operation]int
 }
 
 // New starts a world: a TLS listener that is every AWS host, and a plain one for
@@ -52,6 +54,8 @@ func New(cfg Config) (*World, error) {
 		issuers:  map[string]*Account{},
 		throttle: map[bucketKey]*bucket{},
 		limits:   map[operation]int{},
+		latency:  map[operation]time.Duration{},
+		counts:   map[operation]int{},
 	}
 	w.services = map[string]service{
 		"sts": {protocol: query, serve: w.serveSTS},
