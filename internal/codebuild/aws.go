@@ -3,12 +3,9 @@ package codebuild
 import (
 	"context"
 	"errors"
-	"io"
-	"net/http"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/codebuild"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
@@ -16,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
 
+	"github.com/assay-build/assay/internal/boundhttp"
 	"github.com/assay-build/assay/internal/refusal"
 )
 
@@ -67,58 +65,6 @@ func newClients(base aws.Config, ac Account) map[string]*clients {
 	return byRegion
 }
 
-// streamed marks the context of a request whose successful answer its caller
-// reads piece by piece, and bounds.
-type streamed struct{}
-
-// bounded is an HTTP client that follows no redirect, so that credentials reach
-// no host but the one they were signed for, and reads answers of bounded size.
-type bounded struct{ client aws.HTTPClient }
-
-func boundedClient(client aws.HTTPClient) aws.HTTPClient {
-	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	switch c := client.(type) {
-	case nil:
-		return boundedClient(awshttp.NewBuildableClient())
-	case *awshttp.BuildableClient:
-		// It follows 307 and 308 of its own accord, with the session token.
-		return bounded{&http.Client{Transport: c.GetTransport(), Timeout: c.GetTimeout(), CheckRedirect: stay}}
-	case *http.Client:
-		mine := *c
-		mine.CheckRedirect, mine.Jar = stay, nil
-		return bounded{&mine}
-	default:
-		return bounded{c}
-	}
-}
-
-func (b bounded) Do(req *http.Request) (*http.Response, error) {
-	resp, err := b.client.Do(req)
-	if err != nil {
-		return resp, err
-	}
-	if req.Context().Value(streamed{}) == nil || resp.StatusCode >= 300 {
-		resp.Body = &boundedBody{ReadCloser: resp.Body, left: maxAnswerBytes}
-	}
-	return resp, nil
-}
-
-var errAnswerTooLong = errors.New("the answer is longer than any should be")
-
-// boundedBody fails where io.LimitedReader would make a long answer look complete.
-type boundedBody struct {
-	io.ReadCloser
-	left int
-}
-
-func (b *boundedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if b.left -= n; b.left < 0 {
-		return 0, errAnswerTooLong
-	}
-	return n, err
-}
-
 // failed turns an error of the SDK into a refusal. The error itself goes to the
 // log's side only: it names the service's own role, and the caller may be anybody
 // in the account.
@@ -126,7 +72,7 @@ func (r *Reader) failed(ctx context.Context, what string, err error) error {
 	e := refusal.New(CodeUnavailable, "%s could not be read from AWS now", what)
 	apiCode := apiErrorCode(err)
 	switch {
-	case errors.Is(err, errAnswerTooLong):
+	case errors.Is(err, boundhttp.ErrTooLong):
 		e = refusal.New(CodeRecordTooLarge, "%s: AWS's answer has more than %d bytes", what, maxAnswerBytes)
 	case deniedCode(apiCode):
 		e = refusal.New(CodeReaderDenied, "AWS does not let this service read %s", what)

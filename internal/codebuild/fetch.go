@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/assay-build/assay/internal/attest"
+	"github.com/assay-build/assay/internal/boundhttp"
 	"github.com/assay-build/assay/internal/refusal"
 )
 
@@ -281,7 +282,7 @@ func (f *fetch) read(ctx context.Context, bucket string, v version) (*Object, er
 	if v.id != "" {
 		in.VersionId = aws.String(v.id)
 	}
-	out, err := f.store.GetObject(context.WithValue(ctx, streamed{}, true), in)
+	out, err := f.store.GetObject(boundhttp.Stream(ctx), in)
 	if err != nil {
 		return nil, f.failed(ctx, bucket, err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
+	"github.com/assay-build/assay/internal/boundhttp"
 	"github.com/assay-build/assay/internal/refusal"
 )
 
@@ -135,7 +136,7 @@ func New(cfg Config) (*Reader, error) {
 		r.plaintext[name] = true
 	}
 	base := cfg.AWS.Copy()
-	base.HTTPClient = boundedClient(base.HTTPClient)
+	base.HTTPClient = boundhttp.New(base.HTTPClient, boundhttp.Limits{Answer: maxAnswerBytes})
 	for i, ac := range cfg.Accounts {
 		ac.Regions, ac.Projects = slices.Clone(ac.Regions), slices.Clone(ac.Projects)
 		if err := ac.complete(); err != nil {

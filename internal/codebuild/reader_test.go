@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/codebuild/types"
 
 	"github.com/assay-build/assay/internal/refusal"
@@ -227,52 +225,6 @@ func TestInterleaved(t *testing.T) {
 type clientFunc func(*http.Request) (*http.Response, error)
 
 func (f clientFunc) Do(req *http.Request) (*http.Response, error) { return f(req) }
-
-// TestBoundedClient: no kind of client follows a redirect, nor reads an answer
-// without end; what is streamed may be long, unless it is an error.
-func TestBoundedClient(t *testing.T) {
-	t.Parallel()
-	long := func(status int) aws.HTTPClient {
-		return clientFunc(func(*http.Request) (*http.Response, error) {
-			return &http.Response{StatusCode: status, Body: io.NopCloser(io.LimitReader(repeat(0), maxAnswerBytes+1))}, nil
-		})
-	}
-	for name, c := range map[string]struct {
-		status int
-		ctx    context.Context
-		want   error
-	}{
-		"answer":         {200, t.Context(), errAnswerTooLong},
-		"error":          {500, t.Context(), errAnswerTooLong},
-		"stream":         {200, context.WithValue(t.Context(), streamed{}, true), nil},
-		"error streamed": {404, context.WithValue(t.Context(), streamed{}, true), errAnswerTooLong},
-	} {
-		req, _ := http.NewRequestWithContext(c.ctx, http.MethodGet, "https://s3.eu-west-1.amazonaws.com/", nil)
-		resp, err := boundedClient(long(c.status)).Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.Copy(io.Discard, resp.Body); !errors.Is(err, c.want) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	e := newEnv(t)
-	e.world.Fail(awstest.Fault{Redirect: "https://sts.us-east-1.amazonaws.com/", Status: 307})
-	transport := e.world.Transport()
-	buildable := awshttp.NewBuildableClient().WithTransportOptions(func(tr *http.Transport) {
-		tr.DialContext, tr.DialTLSContext, tr.TLSClientConfig, tr.Proxy = transport.DialContext, transport.DialTLSContext, transport.TLSClientConfig, nil
-	})
-	for _, client := range []aws.HTTPClient{&http.Client{Transport: transport}, buildable} {
-		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://sts.eu-west-1.amazonaws.com/", nil)
-		resp, err := boundedClient(client).Do(req)
-		if err != nil || resp.StatusCode != 307 {
-			t.Errorf("%T: %v, %v", client, resp, err)
-		}
-	}
-	if boundedClient(nil) == nil {
-		t.Error("no client")
-	}
-}
 
 // repeat reads as one byte, for ever.
 type repeat byte
