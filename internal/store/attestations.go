@@ -59,11 +59,11 @@ func (s *Store) BeginAttestation(ctx context.Context, p *Pending) error {
 	}
 	record := *p.Record
 	record.Bundle, record.SBOM, record.ID, record.CreatedAt = nil, nil, p.ID, p.CreatedAt
-	row := &pendingRow{record: &record, subjects: appendSubjects(nil, record.Subjects)}
+	row := &pendingRow{record: &record, subjects: appendDetached(appendSubjects(nil, record.Subjects), record.Detached)}
 	if row.sbom, err = s.number(ctx, p.Record.SBOM); err != nil {
 		return err
 	}
-	packed := appendSBOM(packRecord(&record, row.subjects), row.sbom)
+	packed := appendPending(appendSBOM(packRecord(&record, row.subjects), row.sbom), p)
 	size := len(packed) + len(envelope) + len(p.LogBody) + len(p.Timestamp) + dirtyBytes
 	return s.w.do(ctx, size, func(c *conn) error {
 		if _, ok := s.pending[id]; ok {
@@ -86,6 +86,44 @@ func (s *Store) BeginAttestation(ctx context.Context, p *Pending) error {
 		s.pending[id] = row
 		c.undone = append(c.undone, func() { delete(s.pending, id) })
 		return err
+	})
+}
+
+// RenewAttestation puts another signature in the place of a pending one, by the same
+// statement: an envelope whose key or certificate has run out while it was pending
+// would not verify with what the log says of it now. Subjects and caller stay as they
+// were begun; the SBOM stays indexed as it was. CodeNotFound where nothing is pending.
+//
+// It is one write: a crash leaves the old envelope or the new one. An entry that the log
+// may have of the old one stays there, and is explained by nothing but this.
+func (s *Store) RenewAttestation(ctx context.Context, p *Pending) error {
+	id, err := checkPending(p)
+	if err != nil {
+		return err
+	}
+	envelope, err := s.packer.pack(p.Envelope)
+	if err != nil {
+		return err
+	}
+	size := 2*len(envelope) + len(p.LogBody) + len(p.Timestamp) + dirtyBytes
+	return s.w.do(ctx, size, func(c *conn) error {
+		old, ok := s.pending[id]
+		if !ok {
+			return refusal.New(CodeNotFound, "no attestation %s is pending", p.ID)
+		}
+		record := *old.record
+		record.Detached = p.Record.Detached
+		row := &pendingRow{seq: old.seq, record: &record, sbom: old.sbom,
+			subjects: appendDetached(appendSubjects(nil, record.Subjects), record.Detached)}
+		packed := appendPending(appendSBOM(packRecord(&record, row.subjects), row.sbom), p)
+		_, err := c.exec("UPDATE pending SET log_size_before = ?, leaf_hash = ?, record = ?, log_body = ?, timestamp = ?, envelope = ? WHERE seq = ?",
+			int64(p.LogSizeBefore), p.LeafHash, packed, p.LogBody, blob(p.Timestamp), envelope, row.seq)
+		if err != nil {
+			return err
+		}
+		s.pending[id] = row
+		c.undone = append(c.undone, func() { s.pending[id] = old })
+		return nil
 	})
 }
 
@@ -218,7 +256,7 @@ func (s *Store) loadPending(c *conn) error {
 			return err
 		}
 		sbom, err := unpackSBOM(packed)
-		s.pending[id] = &pendingRow{seq: dest[0].(int64), record: record, subjects: appendSubjects(nil, record.Subjects), sbom: sbom}
+		s.pending[id] = &pendingRow{seq: dest[0].(int64), record: record, subjects: appendDetached(appendSubjects(nil, record.Subjects), record.Detached), sbom: sbom}
 		return err
 	})
 }
@@ -263,7 +301,7 @@ func (s *Store) scanPending(row rowScanner) (*Pending, error) {
 	}
 	p.ID, p.CreatedAt, p.LogSizeBefore = hex.EncodeToString(id), fromMicros(created), uint64(size)
 	p.Record = &Attestation{ID: p.ID, CreatedAt: p.CreatedAt}
-	return p, unpackRecord(packed, p.Record)
+	return p, unpackPending(packed, p)
 }
 
 const attestationColumns = `a.seq, a.id, a.created_at, a.predicate_type, a.builder_id, a.build_type, a.invocation_id,

@@ -17,7 +17,9 @@ import (
 //	message Subject { string name = 1; bytes sha256 = 2; bytes sha512 = 3; int64 kind = 4; int64 origin = 5; int64 size = 6; }
 //	message Record  { string predicate_type = 1; string builder_id = 2; string build_type = 3; string invocation_id = 4;
 //	                  int64 slsa_build_level = 5; string source_uri = 6; string source_commit = 7; bytes caller = 8;
-//	                  repeated Subject subjects = 9; string principal = 10; SBOM sbom = 11; }
+//	                  repeated Subject subjects = 9; string principal = 10; SBOM sbom = 11;
+//	                  repeated Detached detached = 12; bytes certificate = 13; bytes log = 14; }
+//	message Detached { string kind = 1; string key_id = 2; bytes signature = 3; }
 //
 // The SBOM of a record is in sbom.go. A record without a field was written by a version
 // that did not know it, and reads as if the field were empty: a pending row of such a
@@ -56,6 +58,56 @@ func appendSubjects(b []byte, subjects []Subject) []byte {
 		b = protowire.AppendBytes(b, one)
 	}
 	return b
+}
+
+// appendDetached packs detached signatures as field 12 of a Record. They stand with the
+// subjects, in what is kept of a complete attestation.
+func appendDetached(b []byte, detached []Detached) []byte {
+	for _, d := range detached {
+		one := appendBytes(nil, 1, d.Kind)
+		one = appendBytes(one, 2, d.KeyID)
+		one = appendBytes(one, 3, d.Signature)
+		b = protowire.AppendTag(b, 12, protowire.BytesType)
+		b = protowire.AppendBytes(b, one)
+	}
+	return b
+}
+
+func unpackDetached(b []byte) (d Detached, err error) {
+	return d, fields(b, func(num protowire.Number, _ int64, v []byte) error {
+		switch num {
+		case 1:
+			d.Kind = string(v)
+		case 2:
+			d.KeyID = string(v)
+		case 3:
+			d.Signature = append([]byte(nil), v...)
+		}
+		return nil
+	})
+}
+
+// appendPending packs what a record has for as long as it is pending.
+func appendPending(b []byte, p *Pending) []byte {
+	b = appendBytes(b, 13, p.Certificate)
+	return appendBytes(b, 14, p.Log)
+}
+
+// unpackPending fills p and its record from a packed record.
+func unpackPending(b []byte, p *Pending) error {
+	err := fields(b, func(num protowire.Number, _ int64, v []byte) error {
+		switch num {
+		case 13:
+			p.Certificate = append([]byte(nil), v...)
+		case 14:
+			p.Log = append([]byte(nil), v...)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return unpackRecord(b, p.Record)
 }
 
 func appendHex(b []byte, num protowire.Number, digest string) []byte {
@@ -111,6 +163,12 @@ func unpackRecord(b []byte, a *Attestation) error {
 			a.Subjects = append(a.Subjects, s)
 		case 10:
 			a.Principal = string(v)
+		case 12:
+			d, err := unpackDetached(v)
+			if err != nil {
+				return err
+			}
+			a.Detached = append(a.Detached, d)
 		}
 		return nil
 	})

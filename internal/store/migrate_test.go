@@ -37,11 +37,11 @@ func TestMigrations(t *testing.T) {
 	must(t, s.Close())
 
 	// A step that fails leaves nothing of itself.
-	_, err = open(ctx, cfg, steps(t, map[string]string{"0006_more.sql": "CREATE TABLE more (a); INSERT INTO nowhere VALUES (1);"}))
-	if err == nil || !strings.Contains(err.Error(), "0006_more.sql") {
+	_, err = open(ctx, cfg, steps(t, map[string]string{"0007_more.sql": "CREATE TABLE more (a); INSERT INTO nowhere VALUES (1);"}))
+	if err == nil || !strings.Contains(err.Error(), "0007_more.sql") {
 		t.Fatalf("got %v", err)
 	}
-	two := steps(t, map[string]string{"0006_more.sql": "CREATE TABLE more (a);", "0007_rest.sql": "CREATE TABLE rest (a); -- done"})
+	two := steps(t, map[string]string{"0007_more.sql": "CREATE TABLE more (a);", "0008_rest.sql": "CREATE TABLE rest (a); -- done"})
 	s, err = open(ctx, cfg, two)
 	must(t, err)
 	got, err := s.Attestation(ctx, want.ID)
@@ -54,7 +54,7 @@ func TestMigrations(t *testing.T) {
 
 	_, err = Open(ctx, cfg)
 	wantCode(t, err, CodeSchemaNewer)
-	_, err = open(ctx, cfg, steps(t, map[string]string{"0006_more.sql": "CREATE TABLE more (b);", "0007_rest.sql": "CREATE TABLE rest (a); -- done"}))
+	_, err = open(ctx, cfg, steps(t, map[string]string{"0007_more.sql": "CREATE TABLE more (b);", "0008_rest.sql": "CREATE TABLE rest (a); -- done"}))
 	wantCode(t, err, CodeSchemaChanged)
 }
 

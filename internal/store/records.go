@@ -12,6 +12,8 @@ const (
 	maxSubjects       = 1024
 	maxTextBytes      = 8 << 10
 	maxPrincipalBytes = 2 << 10
+	maxDetached       = 8
+	maxDetachedBytes  = 64 << 10
 	// An SBOM of 50 MB, in base64 and with what is around it.
 	maxBlobBytes = 128 << 20
 )
@@ -34,7 +36,7 @@ func checkPending(p *Pending) (digest, error) {
 		name  string
 		v     []byte
 		least int
-	}{{"envelope", p.Envelope, 1}, {"log_body", p.LogBody, 1}, {"leaf_hash", p.LeafHash, 1}, {"timestamp", p.Timestamp, 0}} {
+	}{{"envelope", p.Envelope, 1}, {"log_body", p.LogBody, 1}, {"leaf_hash", p.LeafHash, 1}, {"timestamp", p.Timestamp, 0}, {"certificate", p.Certificate, 0}, {"log", p.Log, 0}} {
 		if len(b.v) < b.least || len(b.v) > maxBlobBytes {
 			return id, invalid(b.name, "is %d bytes, want %d to %d", len(b.v), b.least, maxBlobBytes)
 		}
@@ -52,6 +54,14 @@ func checkRecord(a *Attestation) error {
 	} {
 		if err := checkText(f.name, f.v, maxTextBytes); err != nil {
 			return err
+		}
+	}
+	if len(a.Detached) > maxDetached {
+		return invalid("detached", "has %d signatures, limit %d", len(a.Detached), maxDetached)
+	}
+	for i, d := range a.Detached {
+		if d.Kind == "" || len(d.Kind)+len(d.KeyID) > maxTextBytes || len(d.Signature) == 0 || len(d.Signature) > maxDetachedBytes {
+			return invalid("detached", "number %d is of kind %.40q and %d bytes, want a kind and 1 to %d bytes", i, d.Kind, len(d.Signature), maxDetachedBytes)
 		}
 	}
 	if err := checkText("principal", a.Principal, maxPrincipalBytes); err != nil {

@@ -26,10 +26,22 @@ type Attestation struct {
 	LogIndex  int64
 	Bundle    []byte
 	Subjects  []Subject
+	// Detached are further signatures over the bundle's envelope, in the order in
+	// which they were made.
+	Detached []Detached
 	// SBOM is what the component index keeps of the attestation, nil where it is no
 	// SBOM. BeginAttestation makes it durable and CompleteAttestation makes it visible;
 	// it is not read back, since the bundle has all.
 	SBOM *SBOM
+}
+
+// Detached is a signature over the envelope of a bundle that is not part of it.
+type Detached struct {
+	// Kind says what it is, in the server's words.
+	Kind string
+	// KeyID names the key, as far as the kind has names for keys.
+	KeyID     string
+	Signature []byte
 }
 
 // Subject is an artifact an attestation speaks of.
@@ -51,6 +63,12 @@ type Pending struct {
 	// LogBody and LeafHash name the entry the log holds or is about to hold.
 	LogBody, LeafHash []byte
 	Timestamp         []byte
+	// Certificate is the certificate of the key that signed the envelope, DER; nil where
+	// the envelope names its key.
+	Certificate []byte
+	// Log is the id of the log that LogSizeBefore is about, nil in rows of versions that
+	// knew one log only.
+	Log []byte
 	// LogSizeBefore is the size of the log before the entry was added: the entry,
 	// if it exists, is at this index or later.
 	LogSizeBefore uint64
