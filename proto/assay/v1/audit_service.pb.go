@@ -1293,8 +1293,11 @@ type GetTrustedRootResponse struct {
 	TrustedRoot []byte `protobuf:"bytes,1,opt,name=trusted_root,json=trustedRoot,proto3" json:"trusted_root,omitempty"`
 	// The attestation public keys, PEM (PKIX), for verifiers that take a key.
 	AttestationKeysPem string `protobuf:"bytes,2,opt,name=attestation_keys_pem,json=attestationKeysPem,proto3" json:"attestation_keys_pem,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Every key of the instance with its role, tier, state and validity, as the JSON
+	// document keys.json that docs/keys.md describes.
+	Keys          []byte `protobuf:"bytes,3,opt,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetTrustedRootResponse) Reset() {
@@ -1339,6 +1342,13 @@ func (x *GetTrustedRootResponse) GetAttestationKeysPem() string {
 		return x.AttestationKeysPem
 	}
 	return ""
+}
+
+func (x *GetTrustedRootResponse) GetKeys() []byte {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
 }
 
 var File_assay_v1_audit_service_proto protoreflect.FileDescriptor
@@ -1444,10 +1454,11 @@ const file_assay_v1_audit_service_proto_rawDesc = "" +
 	"\bend_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\".\n" +
 	"\x16ExportEvidenceResponse\x12\x14\n" +
 	"\x05chunk\x18\x01 \x01(\fR\x05chunk\"\x17\n" +
-	"\x15GetTrustedRootRequest\"m\n" +
+	"\x15GetTrustedRootRequest\"\x81\x01\n" +
 	"\x16GetTrustedRootResponse\x12!\n" +
 	"\ftrusted_root\x18\x01 \x01(\fR\vtrustedRoot\x120\n" +
-	"\x14attestation_keys_pem\x18\x02 \x01(\tR\x12attestationKeysPem2\xb2\x05\n" +
+	"\x14attestation_keys_pem\x18\x02 \x01(\tR\x12attestationKeysPem\x12\x12\n" +
+	"\x04keys\x18\x03 \x01(\fR\x04keys2\xb2\x05\n" +
 	"\fAuditService\x12Y\n" +
 	"\x10ListAttestations\x12!.assay.v1.ListAttestationsRequest\x1a\".assay.v1.ListAttestationsResponse\x12S\n" +
 	"\x0eGetAttestation\x12\x1f.assay.v1.GetAttestationRequest\x1a .assay.v1.GetAttestationResponse\x12P\n" +

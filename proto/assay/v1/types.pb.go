@@ -1263,9 +1263,12 @@ type Attestation struct {
 	Bundle []byte  `protobuf:"bytes,12,opt,name=bundle,proto3" json:"bundle,omitempty"`
 	Caller *Caller `protobuf:"bytes,13,opt,name=caller,proto3" json:"caller,omitempty"`
 	// Why slsa_build_level is lower than the builder's best. docs/slsa.md lists them.
-	Downgrades    []string `protobuf:"bytes,14,rep,name=downgrades,proto3" json:"downgrades,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Downgrades []string `protobuf:"bytes,14,rep,name=downgrades,proto3" json:"downgrades,omitempty"`
+	// Further signatures over the bundle's envelope. Left out of lists unless bundles
+	// are asked for.
+	DetachedSignatures []*DetachedSignature `protobuf:"bytes,15,rep,name=detached_signatures,json=detachedSignatures,proto3" json:"detached_signatures,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Attestation) Reset() {
@@ -1396,6 +1399,82 @@ func (x *Attestation) GetDowngrades() []string {
 	return nil
 }
 
+func (x *Attestation) GetDetachedSignatures() []*DetachedSignature {
+	if x != nil {
+		return x.DetachedSignatures
+	}
+	return nil
+}
+
+// DetachedSignature is a signature over the envelope of a bundle that is not part of the
+// bundle: a Sigstore bundle has exactly one. What it covers is the envelope in its
+// canonical form, {"payload":…,"payloadType":…,"signatures":[{"keyid":…,"sig":…}]}
+// without white space, which is how it stands in the bundle.
+type DetachedSignature struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "application/jose+json": a Notary signature in JWS, made by AWS Signer, over the
+	// descriptor of the envelope. "ML_DSA_65": FIPS 204 with an empty context, over the
+	// DSSE pre-authentication encoding that the bundle's signature is over too.
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Lower-case hex sha256 of the key's SubjectPublicKeyInfo; empty for a Notary
+	// signature, which holds its certificates.
+	KeyId         string `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	Signature     []byte `protobuf:"bytes,3,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DetachedSignature) Reset() {
+	*x = DetachedSignature{}
+	mi := &file_assay_v1_types_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DetachedSignature) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DetachedSignature) ProtoMessage() {}
+
+func (x *DetachedSignature) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_types_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DetachedSignature.ProtoReflect.Descriptor instead.
+func (*DetachedSignature) Descriptor() ([]byte, []int) {
+	return file_assay_v1_types_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DetachedSignature) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *DetachedSignature) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *DetachedSignature) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
 // SBOMSummary is what an SBOM attestation says, in short. The bundle of the
 // attestation holds all of it.
 type SBOMSummary struct {
@@ -1425,7 +1504,7 @@ type SBOMSummary struct {
 
 func (x *SBOMSummary) Reset() {
 	*x = SBOMSummary{}
-	mi := &file_assay_v1_types_proto_msgTypes[8]
+	mi := &file_assay_v1_types_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1437,7 +1516,7 @@ func (x *SBOMSummary) String() string {
 func (*SBOMSummary) ProtoMessage() {}
 
 func (x *SBOMSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_types_proto_msgTypes[8]
+	mi := &file_assay_v1_types_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1450,7 +1529,7 @@ func (x *SBOMSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SBOMSummary.ProtoReflect.Descriptor instead.
 func (*SBOMSummary) Descriptor() ([]byte, []int) {
-	return file_assay_v1_types_proto_rawDescGZIP(), []int{8}
+	return file_assay_v1_types_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SBOMSummary) GetAttestationId() string {
@@ -1639,7 +1718,7 @@ const file_assay_v1_types_proto_rawDesc = "" +
 	"\x04size\x18\x05 \x01(\x03R\x04size\x1a9\n" +
 	"\vDigestEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x81\x05\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcf\x05\n" +
 	"\vAttestation\x12%\n" +
 	"\x0eattestation_id\x18\x01 \x01(\tR\rattestationId\x12%\n" +
 	"\x0epredicate_type\x18\x02 \x01(\tR\rpredicateType\x12-\n" +
@@ -1661,10 +1740,15 @@ const file_assay_v1_types_proto_rawDesc = "" +
 	"\x06caller\x18\r \x01(\v2\x10.assay.v1.CallerR\x06caller\x12\x1e\n" +
 	"\n" +
 	"downgrades\x18\x0e \x03(\tR\n" +
-	"downgrades\x1a?\n" +
+	"downgrades\x12L\n" +
+	"\x13detached_signatures\x18\x0f \x03(\v2\x1b.assay.v1.DetachedSignatureR\x12detachedSignatures\x1a?\n" +
 	"\x11SourceDigestEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd7\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\\\n" +
+	"\x11DetachedSignature\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x15\n" +
+	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12\x1c\n" +
+	"\tsignature\x18\x03 \x01(\fR\tsignature\"\xd7\x03\n" +
 	"\vSBOMSummary\x12%\n" +
 	"\x0eattestation_id\x18\x01 \x01(\tR\rattestationId\x12+\n" +
 	"\asubject\x18\x02 \x01(\v2\x11.assay.v1.SubjectR\asubject\x12,\n" +
@@ -1714,7 +1798,7 @@ func file_assay_v1_types_proto_rawDescGZIP() []byte {
 }
 
 var file_assay_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_assay_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_assay_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_assay_v1_types_proto_goTypes = []any{
 	(CallerKind)(0),               // 0: assay.v1.CallerKind
 	(ArtifactKind)(0),             // 1: assay.v1.ArtifactKind
@@ -1728,35 +1812,37 @@ var file_assay_v1_types_proto_goTypes = []any{
 	(*Caller)(nil),                // 9: assay.v1.Caller
 	(*Subject)(nil),               // 10: assay.v1.Subject
 	(*Attestation)(nil),           // 11: assay.v1.Attestation
-	(*SBOMSummary)(nil),           // 12: assay.v1.SBOMSummary
-	nil,                           // 13: assay.v1.Subject.DigestEntry
-	nil,                           // 14: assay.v1.Attestation.SourceDigestEntry
-	nil,                           // 15: assay.v1.SBOMSummary.ComponentsByTypeEntry
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(*DetachedSignature)(nil),     // 12: assay.v1.DetachedSignature
+	(*SBOMSummary)(nil),           // 13: assay.v1.SBOMSummary
+	nil,                           // 14: assay.v1.Subject.DigestEntry
+	nil,                           // 15: assay.v1.Attestation.SourceDigestEntry
+	nil,                           // 16: assay.v1.SBOMSummary.ComponentsByTypeEntry
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
 }
 var file_assay_v1_types_proto_depIdxs = []int32{
-	16, // 0: assay.v1.CodeBuildFacts.start_time:type_name -> google.protobuf.Timestamp
+	17, // 0: assay.v1.CodeBuildFacts.start_time:type_name -> google.protobuf.Timestamp
 	0,  // 1: assay.v1.Caller.kind:type_name -> assay.v1.CallerKind
 	4,  // 2: assay.v1.Caller.github_actions:type_name -> assay.v1.GitHubActionsClaims
 	5,  // 3: assay.v1.Caller.codebuild:type_name -> assay.v1.CodeBuildFacts
 	6,  // 4: assay.v1.Caller.aws_role:type_name -> assay.v1.AWSRoleFacts
 	7,  // 5: assay.v1.Caller.workload:type_name -> assay.v1.WorkloadFacts
 	8,  // 6: assay.v1.Caller.human:type_name -> assay.v1.HumanFacts
-	13, // 7: assay.v1.Subject.digest:type_name -> assay.v1.Subject.DigestEntry
+	14, // 7: assay.v1.Subject.digest:type_name -> assay.v1.Subject.DigestEntry
 	1,  // 8: assay.v1.Subject.kind:type_name -> assay.v1.ArtifactKind
 	2,  // 9: assay.v1.Subject.origin:type_name -> assay.v1.DigestOrigin
 	10, // 10: assay.v1.Attestation.subjects:type_name -> assay.v1.Subject
-	14, // 11: assay.v1.Attestation.source_digest:type_name -> assay.v1.Attestation.SourceDigestEntry
-	16, // 12: assay.v1.Attestation.create_time:type_name -> google.protobuf.Timestamp
+	15, // 11: assay.v1.Attestation.source_digest:type_name -> assay.v1.Attestation.SourceDigestEntry
+	17, // 12: assay.v1.Attestation.create_time:type_name -> google.protobuf.Timestamp
 	9,  // 13: assay.v1.Attestation.caller:type_name -> assay.v1.Caller
-	10, // 14: assay.v1.SBOMSummary.subject:type_name -> assay.v1.Subject
-	3,  // 15: assay.v1.SBOMSummary.origin:type_name -> assay.v1.SBOMOrigin
-	15, // 16: assay.v1.SBOMSummary.components_by_type:type_name -> assay.v1.SBOMSummary.ComponentsByTypeEntry
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	12, // 14: assay.v1.Attestation.detached_signatures:type_name -> assay.v1.DetachedSignature
+	10, // 15: assay.v1.SBOMSummary.subject:type_name -> assay.v1.Subject
+	3,  // 16: assay.v1.SBOMSummary.origin:type_name -> assay.v1.SBOMOrigin
+	16, // 17: assay.v1.SBOMSummary.components_by_type:type_name -> assay.v1.SBOMSummary.ComponentsByTypeEntry
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_assay_v1_types_proto_init() }
@@ -1770,7 +1856,7 @@ func file_assay_v1_types_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_assay_v1_types_proto_rawDesc), len(file_assay_v1_types_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -258,9 +258,14 @@ type Decision struct {
 	// When the summary stops being good.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// Who asked.
-	Caller        *Caller `protobuf:"bytes,14,opt,name=caller,proto3" json:"caller,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Caller *Caller `protobuf:"bytes,14,opt,name=caller,proto3" json:"caller,omitempty"`
+	// Why there is no verification_summary: the code of what kept the service from signing
+	// one, such as KMS_UNAVAILABLE. The decision stands, is recorded, and is signed when it
+	// is asked for again later; until then it can be shown to nobody else. Empty where
+	// there is a summary.
+	SummaryMissing string `protobuf:"bytes,15,opt,name=summary_missing,json=summaryMissing,proto3" json:"summary_missing,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Decision) Reset() {
@@ -389,6 +394,13 @@ func (x *Decision) GetCaller() *Caller {
 		return x.Caller
 	}
 	return nil
+}
+
+func (x *Decision) GetSummaryMissing() string {
+	if x != nil {
+		return x.SummaryMissing
+	}
+	return ""
 }
 
 // RuleResult explains one rule.
@@ -821,7 +833,7 @@ const file_assay_v1_verification_service_proto_rawDesc = "" +
 	"\venvironment\x18\x02 \x01(\tR\venvironment\"\x91\x01\n" +
 	"\x0eVerifyResponse\x12M\n" +
 	"\x13verification_result\x18\x01 \x01(\x0e2\x1c.assay.v1.VerificationResultR\x12verificationResult\x120\n" +
-	"\tdecisions\x18\x02 \x03(\v2\x12.assay.v1.DecisionR\tdecisions\"\xbd\x05\n" +
+	"\tdecisions\x18\x02 \x03(\v2\x12.assay.v1.DecisionR\tdecisions\"\xe6\x05\n" +
 	"\bDecision\x12\x1f\n" +
 	"\vdecision_id\x18\x01 \x01(\tR\n" +
 	"decisionId\x12+\n" +
@@ -840,7 +852,8 @@ const file_assay_v1_verification_service_proto_rawDesc = "" +
 	"\x14verification_summary\x18\f \x01(\fR\x13verificationSummary\x12;\n" +
 	"\vexpire_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12(\n" +
-	"\x06caller\x18\x0e \x01(\v2\x10.assay.v1.CallerR\x06caller\x1a8\n" +
+	"\x06caller\x18\x0e \x01(\v2\x10.assay.v1.CallerR\x06caller\x12'\n" +
+	"\x0fsummary_missing\x18\x0f \x01(\tR\x0esummaryMissing\x1a8\n" +
 	"\n" +
 	"FactsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
