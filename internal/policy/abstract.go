@@ -233,6 +233,7 @@ const (
 	provenancePath  path = "resource\x00provenance"
 	sbomPath        path = "resource\x00sbom"
 	claimedSBOMPath path = "resource\x00claimedSbom"
+	signerPath      path = "resource\x00signer"
 )
 
 // selection is a comparison of a selector with literals.

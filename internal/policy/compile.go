@@ -43,7 +43,7 @@ type Set struct {
 	patterns []types.Pattern // and the patterns they compare environments with
 	speaking map[string][]int
 	wanted   wanted
-	reads    map[path]bool // of sbomPath and claimedSBOMPath: some rule looks at it
+	reads    map[path]bool // of sbomPath, claimedSBOMPath and signerPath: some rule looks at it
 	named    names
 	memory   *memory
 }
@@ -75,7 +75,7 @@ func Compile(text []byte) (*Set, error) {
 		s.byID[types.PolicyID(r.id)] = i
 	}
 	s.wanted, s.named = wantedBy(rules), namedBy(rules)
-	s.reads = readsSBOM(rules, s.wanted)
+	s.reads = readsBeside(rules, s.wanted)
 	if err := s.findEnvironments(); err != nil {
 		return nil, err
 	}

@@ -245,7 +245,7 @@ func TestDocumentedRules(t *testing.T) {
 		t.Fatal("the page has no part about access policies")
 	}
 	set := mustCompile(t, rules(`permit: when { context.environment == "prod" && `+guarded+` }`)+cedarBlocks(deploy))
-	if len(set.rules) != 10 {
+	if len(set.rules) != 11 {
 		t.Errorf("%d rules", len(set.rules))
 	}
 	if w := set.Warnings(); len(w) != 0 {

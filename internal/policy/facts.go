@@ -12,6 +12,7 @@ import (
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
 
 	"github.com/assay-build/assay/internal/attest"
+	"github.com/assay-build/assay/internal/notary"
 	"github.com/assay-build/assay/internal/refusal"
 )
 
@@ -44,6 +45,9 @@ type item struct {
 	logIndex  int64
 	signedAt  time.Time
 	index     int // in Question.Evidence
+	// Beside the bundle: algorithms of further signatures, and a Notary signature.
+	coSignatures []string
+	signer       *notary.Evidence
 }
 
 // id is the attestation's: the lower-case hex SHA-256 of the signed statement.
@@ -151,6 +155,7 @@ func (p *provenance) record(now time.Time, wanted wanted) types.Record {
 	put("pullRequest", func() types.Value { return types.Boolean(p.pullRequest) })
 	put("sandbox", func() types.Value { return types.Boolean(p.sandbox) })
 	put("subjectOrigin", func() types.Value { return types.String(p.origin()) })
+	put("coSignatures", func() types.Value { return setOf(p.item.coSignatures) })
 	put("subjectNames", func() types.Value { return types.NewSet(p.names...) })
 	put("signedAt", func() types.Value { return types.NewDatetime(p.item.signedAt) })
 	put("ageSeconds", func() types.Value { return types.Long(max(0, int64(now.Sub(p.item.signedAt)/time.Second))) })
@@ -163,6 +168,16 @@ func (p *provenance) record(now time.Time, wanted wanted) types.Record {
 		}
 	}
 	return types.NewRecord(m)
+}
+
+// signerRecord is what is known of a Notary signature over the attestation's envelope.
+func signerRecord(s *notary.Evidence) types.Record {
+	return types.NewRecord(types.RecordMap{
+		"profile":        types.String(s.Profile()),
+		"profileVersion": types.String(s.ProfileVersion()),
+		"revoked":        types.Boolean(s.Revoked()),
+		"signedAt":       types.NewDatetime(s.SigningTime()),
+	})
 }
 
 func setOf(texts []string) types.Set {

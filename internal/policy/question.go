@@ -8,6 +8,7 @@ import (
 	"github.com/cedar-policy/cedar-go/types"
 
 	"github.com/assay-build/assay/internal/attest"
+	"github.com/assay-build/assay/internal/notary"
 	"github.com/assay-build/assay/internal/refusal"
 	"github.com/assay-build/assay/internal/verify"
 )
@@ -37,6 +38,10 @@ type Question struct {
 	// SBOMs are those of the subject, at most MaxSBOMs; none are needed where
 	// Set.ReadsSBOM says so. The order does not matter.
 	SBOMs []*SBOM
+	// Signatures are the Notary signatures beside pieces of Evidence, as far as they
+	// verified; none are needed where Set.ReadsSigner says so. What is not valid is as if
+	// it were not there.
+	Signatures map[*verify.Evidence]*notary.Evidence
 	// Now is the time of the decision.
 	Now time.Time
 	// BuilderLevels holds each builder the service knows by builder.id, with the
@@ -65,7 +70,11 @@ func (q *Question) items() ([]item, error) {
 		if !e.Valid() || e.Statement() == nil {
 			return nil, refusal.New(CodeEvidenceUnverified, "evidence %d of %d is not the result of a verification", i+1, len(q.Evidence))
 		}
-		items[i] = item{statement: e.Statement(), payload: e.Payload(), own: e.Own(), logIndex: e.LogIndex(), signedAt: e.SigningTime(), index: i}
+		items[i] = item{statement: e.Statement(), payload: e.Payload(), own: e.Own(), logIndex: e.LogIndex(), signedAt: e.SigningTime(), index: i,
+			coSignatures: e.CoSignatures()}
+		if s := q.Signatures[e]; s.Valid() {
+			items[i].signer = s
+		}
 	}
 	return items, nil
 }
@@ -142,6 +151,9 @@ func (in *input) request(sha256 string, p *provenance, wanted wanted) *request {
 	m := types.RecordMap{"sha256": types.String(sha256)}
 	if p != nil {
 		m["provenance"] = p.record(in.now, wanted)
+		if s := p.item.signer; s != nil {
+			m["signer"] = signerRecord(s)
+		}
 	}
 	var sboms inventories
 	if p != nil && len(in.sboms) > 0 {
@@ -186,7 +198,13 @@ func (p *provenance) facts() map[string]string {
 	if p.privileged != nil {
 		out["provenance.privileged"] = strconv.FormatBool(*p.privileged)
 	}
-	for name, values := range map[string][]string{"downgrades": p.downgrades, "overrides": p.overrides} {
+	if s := p.item.signer; s != nil {
+		out["signer.profile"] = s.Profile()
+		out["signer.profileVersion"] = s.ProfileVersion()
+		out["signer.revoked"] = strconv.FormatBool(s.Revoked())
+		out["signer.signedAt"] = s.SigningTime().UTC().Format(time.RFC3339)
+	}
+	for name, values := range map[string][]string{"downgrades": p.downgrades, "overrides": p.overrides, "coSignatures": p.item.coSignatures} {
 		if len(values) > 0 {
 			out["provenance."+name] = clip(strings.Join(values, ", "), maxFoundBytes)
 		}

@@ -335,14 +335,19 @@ func (s *Set) ReadsSBOM() bool { return s != nil && s.reads[sbomPath] }
 // ReadsClaimedSBOM is ReadsSBOM for SBOMs that somebody attached.
 func (s *Set) ReadsClaimedSBOM() bool { return s != nil && s.reads[claimedSBOMPath] }
 
-// readsSBOM looks for the two attributes, and for a resource that is used as a whole.
-func readsSBOM(rules ruleList, all wanted) map[path]bool {
+// ReadsSigner is ReadsSBOM for Notary signatures: asking whether one is revoked is asking
+// AWS.
+func (s *Set) ReadsSigner() bool { return s != nil && s.reads[signerPath] }
+
+// readsBeside looks for the attributes that stand beside the provenance, and for a
+// resource that is used as a whole.
+func readsBeside(rules ruleList, all wanted) map[path]bool {
 	if all == nil {
-		return map[path]bool{sbomPath: true, claimedSBOMPath: true}
+		return map[path]bool{sbomPath: true, claimedSBOMPath: true, signerPath: true}
 	}
 	found := make(map[path]bool)
 	look := func(p path) {
-		for _, attribute := range []path{sbomPath, claimedSBOMPath} {
+		for _, attribute := range []path{sbomPath, claimedSBOMPath, signerPath} {
 			if p.under(attribute) {
 				found[attribute] = true
 			}
