@@ -16,6 +16,7 @@ import (
 	"github.com/assay-build/assay/internal/refusal"
 	"github.com/assay-build/assay/internal/sbom"
 	"github.com/assay-build/assay/internal/signing"
+	"github.com/assay-build/assay/internal/signing/ca"
 	"github.com/assay-build/assay/internal/store"
 	"github.com/assay-build/assay/internal/tlog"
 	"github.com/assay-build/assay/internal/tlog/posix"
@@ -38,17 +39,17 @@ func (s *Server) open(ctx context.Context) error {
 		return err
 	}
 	var err error
-	s.keyset, err = signing.OpenKeyset(ctx, s.cfg.path("keys"), signing.Config{Host: s.cfg.host(), Now: s.cfg.Now, Create: true})
-	if err != nil {
+	if err := s.openKeys(ctx); err != nil {
 		return err
 	}
+	set := s.ring.current.Load().set
 	s.store, err = store.Open(ctx, store.Config{Path: s.cfg.path("assay.db"), Now: s.cfg.Now, Logger: s.cfg.Logger})
 	if err != nil {
 		return err
 	}
 	s.closers = append(s.closers, s.store.Close)
 	s.log, err = posix.Open(ctx, posix.Config{
-		Dir: s.cfg.path("log"), Host: s.cfg.host(), Signer: s.keyset.LogSigner(),
+		Dir: s.cfg.path(activeShard(set)), Host: s.cfg.host(), Signer: set.LogSigner(),
 		Format: tlog.EntryFormat(s.cfg.Log.EntryFormat), CheckpointInterval: s.cfg.Log.CheckpointInterval,
 		Now: s.cfg.Now, Logger: s.cfg.Logger,
 	})
@@ -60,6 +61,64 @@ func (s *Server) open(ctx context.Context) error {
 		defer cancel()
 		return s.log.Close(ctx)
 	})
+	for _, shard := range set.LogShards() {
+		if shard.Active {
+			continue
+		}
+		key, err := tlog.NewKey(s.cfg.host(), shard.Public)
+		if err != nil {
+			return err
+		}
+		frozen, err := posix.OpenFrozen(ctx, s.cfg.path(shard.Name), key, s.cfg.Logger)
+		if err != nil {
+			return fmt.Errorf("retired log %s: %w", shard.Name, err)
+		}
+		if n, all := frozen.Published(), frozen.Size(); n < all {
+			s.cfg.Logger.WarnContext(ctx, "a retired log has entries that no published checkpoint covers; they are not served", "log", shard.Name, "published", n, "entries", all)
+		}
+		s.retired = append(s.retired, frozen)
+	}
+	return nil
+}
+
+// activeShard is the directory of the log that takes entries.
+func activeShard(set *signing.Keyset) string {
+	shards := set.LogShards()
+	return shards[len(shards)-1].Name
+}
+
+// openKeys opens the keyset, or makes it, and what follows it.
+func (s *Server) openKeys(ctx context.Context) error {
+	s.ring = &keyring{cfg: &s.cfg, logger: s.cfg.Logger, issuers: make(map[string]*ca.Authority)}
+	var err error
+	if s.ring.external, err = s.cfg.externalTSA(); err != nil {
+		return err
+	}
+	if s.ring.tsa, err = s.cfg.timestampAuthority(func() *verify.Root { return s.ring.current.Load().root }); err != nil {
+		return err
+	}
+	openers := s.metrics.counting(KeyOpeners(&s.cfg))
+	s.trust = newDistributor(&s.cfg, s.ring, openers, s.metrics)
+	s.ring.changed = s.trust.changed
+	s.ring.open = func(ctx context.Context) (*signing.Keyset, error) {
+		return signing.OpenKeyset(ctx, s.cfg.path("keys"), s.cfg.keysetConfig(false, openers))
+	}
+	set, err := signing.OpenKeyset(ctx, s.cfg.path("keys"), s.cfg.keysetConfig(true, openers))
+	if err != nil {
+		return err
+	}
+	s.ring.logKey = set.KeyOf(signing.RoleLog, "").KeyID
+	if err := s.ring.adopt(set); err != nil {
+		return err
+	}
+	// Intermediates are made when something is attested: so the service starts where the
+	// certificate authority's key cannot be had, and verifies what was attested before.
+	if err := s.ring.prepare(ctx); err != nil {
+		s.cfg.Logger.ErrorContext(ctx, "make an intermediate certificate", "error", err.Error())
+	}
+	if err := s.trust.tend(ctx); err != nil {
+		s.cfg.Logger.ErrorContext(ctx, "bring the TUF repository in step", "error", err.Error())
+	}
 	return nil
 }
 
@@ -72,14 +131,27 @@ const CodeLogBehind refusal.Code = "LOG_BEHIND_DATABASE"
 // checkLog holds the log against the database. That the log is as long is not enough:
 // restored from an old copy it may have grown again, by other entries.
 func (s *Server) checkLog(ctx context.Context) error {
-	head, known, err := s.store.LogHead(ctx)
-	if err != nil || !known {
+	heads, err := s.store.LogHeads(ctx)
+	if err != nil {
 		return err
 	}
-	if size := s.log.Size(); size < head.Size {
+	for _, head := range heads {
+		if err := s.checkHead(ctx, head); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Server) checkHead(ctx context.Context, head store.LogHead) error {
+	log, err := s.logOf(head)
+	if err != nil {
+		return err
+	}
+	if size := log.Size(); size < head.Size {
 		return refusal.New(CodeLogBehind, "the log has %d entries, and the database knows a tree of %d: restore both from one moment", size, head.Size)
 	}
-	root, err := s.log.RootAt(ctx, head.Size)
+	root, err := log.RootAt(ctx, head.Size)
 	if err != nil {
 		return err
 	}
@@ -89,22 +161,31 @@ func (s *Server) checkLog(ctx context.Context) error {
 	return nil
 }
 
+// logOf is the log that a head is of: the one that takes entries, or one that did.
+func (s *Server) logOf(head store.LogHead) (log interface {
+	Size() uint64
+	RootAt(ctx context.Context, size uint64) ([]byte, error)
+}, err error) {
+	if len(head.Log) == 0 && len(s.retired) > 0 {
+		return s.retired[0], nil // written before a log was ever rotated
+	}
+	if len(head.Log) == 0 || bytes.Equal(head.Log, s.log.LogID()) {
+		return s.log, nil
+	}
+	for _, r := range s.retired {
+		if bytes.Equal(head.Log, r.Key().LogID) {
+			return r, nil
+		}
+	}
+	return nil, refusal.New(CodeLogBehind, "the database knows a tree of log %x, which is not in the keyset: restore keys, log and database from one moment", head.Log)
+}
+
 // assemble builds the services over the open parts and registers them.
 func (s *Server) assemble(ctx context.Context) error {
 	if err := s.checkLog(ctx); err != nil {
 		return err
 	}
-	verifier, err := s.ownVerifier()
-	if err != nil {
-		return err
-	}
-	sealer, err := newSealer(s.keyset, s.log, s.store, func(bundle []byte) error {
-		_, err := verifier.VerifyOwn(bundle)
-		return err
-	}, s.cfg.Now, s.cfg.Logger)
-	if err != nil {
-		return err
-	}
+	sealer := newSealer(s.ring, s.cfg.Instance, s.notary, s.log, s.store, s.cfg.Now, s.cfg.Logger)
 	s.recover = func(ctx context.Context, begunBefore time.Time) error {
 		r, err := sealer.recover(ctx, begunBefore)
 		s.metrics.recovered.Add(float64(r.finished))
@@ -127,7 +208,7 @@ func (s *Server) assemble(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	gate, err := newGate(s.cfg, s.store, sealer, verifier, s.set, s.writer.Levels(), authz, s.metrics)
+	gate, err := newGate(s.cfg, s.store, sealer, s.notaries, s.set, s.writer.Levels(), authz, s.metrics)
 	if err != nil {
 		return err
 	}
@@ -156,7 +237,7 @@ func (s *Server) assemble(ctx context.Context) error {
 		},
 	})
 	assayv1.RegisterVerificationServiceServer(s.grpc, &verificationService{gate: gate, authorizer: authz})
-	assayv1.RegisterAuditServiceServer(s.grpc, &auditService{store: s.store, keyset: s.keyset, authorizer: authz, writer: s.writer})
+	assayv1.RegisterAuditServiceServer(s.grpc, &auditService{store: s.store, ring: s.ring, authorizer: authz, writer: s.writer})
 	assayv1.RegisterPolicyServiceServer(s.grpc, &policyService{set: s.set, source: s.cedar, since: timestamppb.New(s.cfg.Now())})
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	return s.assembleHTTP(ctx)
@@ -212,19 +293,6 @@ func (s *Server) policy() (*policy.Set, []byte, error) {
 		s.cfg.Logger.Warn("policy", "warning", w)
 	}
 	return set, source, nil
-}
-
-// ownVerifier believes what this instance publishes of its keys.
-func (s *Server) ownVerifier() (*verify.Verifier, error) {
-	root, err := s.keyset.TrustedRoot()
-	if err != nil {
-		return nil, err
-	}
-	trust, err := verify.NewRoot(root, trustedKeys(s.keyset)...)
-	if err != nil {
-		return nil, err
-	}
-	return verify.New(trust), nil
 }
 
 func (s *Server) newGRPC(sessions *identity.Sessions, authz *authorizer) *grpc.Server {

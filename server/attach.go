@@ -265,7 +265,7 @@ func (a *attestationService) attachEvidence(ctx context.Context, e *evidence, ne
 		return nil, err
 	}
 	record.SBOM = claimedIndex(inv, report)
-	done, err := a.sealer.seal(ctx, st, record)
+	done, err := a.sealer.seal(ctx, e.caller, st, record)
 	if err != nil {
 		return nil, err
 	}

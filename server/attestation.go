@@ -84,11 +84,11 @@ func (a *attestationService) attest(ctx context.Context, caller *identity.Caller
 	if err != nil {
 		return nil, err
 	}
-	sboms, err := a.attestSBOMs(ctx, asker, st, record, found)
+	sboms, err := a.attestSBOMs(ctx, caller, asker, st, record, found)
 	if err != nil {
 		return nil, err
 	}
-	done, err := a.sealer.seal(ctx, st, record)
+	done, err := a.sealer.seal(ctx, caller, st, record)
 	if err != nil {
 		return nil, err
 	}
@@ -254,6 +254,11 @@ func attestationOf(a *store.Attestation, caller *identity.Caller, w *provenance.
 		Bundle:         a.Bundle,
 		Caller:         callerProto(caller, b),
 		Downgrades:     b.Downgrades,
+	}
+	if a.Bundle != nil { // left out of lists that leave bundles out
+		for _, d := range a.Detached {
+			out.DetachedSignatures = append(out.DetachedSignatures, &assayv1.DetachedSignature{Kind: d.Kind, KeyId: d.KeyID, Signature: d.Signature})
+		}
 	}
 	if a.SourceCommit != "" {
 		out.SourceDigest = map[string]string{"gitCommit": a.SourceCommit}

@@ -8,7 +8,6 @@ import (
 	"github.com/assay-build/assay/internal/policy"
 	"github.com/assay-build/assay/internal/provenance"
 	"github.com/assay-build/assay/internal/refusal"
-	"github.com/assay-build/assay/internal/signing"
 	"github.com/assay-build/assay/internal/store"
 	assayv1 "github.com/assay-build/assay/proto/assay/v1"
 	"google.golang.org/protobuf/proto"
@@ -20,7 +19,7 @@ import (
 type auditService struct {
 	assayv1.UnimplementedAuditServiceServer
 	store      *store.Store
-	keyset     *signing.Keyset
+	ring       *keyring
 	authorizer *authorizer
 	writer     *provenance.Writer
 }
@@ -184,12 +183,12 @@ func (a *auditService) GetDecision(ctx context.Context, req *assayv1.GetDecision
 	return resp, nil
 }
 
-func (a *auditService) GetTrustedRoot(context.Context, *assayv1.GetTrustedRootRequest) (*assayv1.GetTrustedRootResponse, error) {
-	root, err := a.keyset.TrustedRoot()
+func (a *auditService) GetTrustedRoot(ctx context.Context, _ *assayv1.GetTrustedRootRequest) (*assayv1.GetTrustedRootResponse, error) {
+	k, err := a.ring.now(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &assayv1.GetTrustedRootResponse{TrustedRoot: root, AttestationKeysPem: a.keyset.AttestationKeysPEM()}, nil
+	return &assayv1.GetTrustedRootResponse{TrustedRoot: k.trustedRoot, AttestationKeysPem: k.set.AttestationKeysPEM(), Keys: k.document}, nil
 }
 
 func decisionProto(row *store.Decision) (*assayv1.Decision, error) {

@@ -86,9 +86,9 @@ func (c *AWSConf) check() error {
 
 // awsClients loads the service's own AWS identity: the role of its task, its
 // instance or its pod. It sends nothing yet.
-func (s *Server) awsClients(ctx context.Context) (aws.Config, error) {
-	if s.cfg.AWSClients != nil {
-		return *s.cfg.AWSClients, nil
+func (c *Config) awsClients(ctx context.Context) (aws.Config, error) {
+	if c.AWSClients != nil {
+		return *c.AWSClients, nil
 	}
 	clients, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithHTTPClient(awshttp.NewBuildableClient()))
 	// AWS_ENDPOINT_URL and a profile's endpoint_url would send the role's requests,
@@ -102,7 +102,7 @@ func (s *Server) configureAWS(ctx context.Context) error {
 	if len(s.cfg.AWS.Accounts) == 0 {
 		return nil
 	}
-	clients, err := s.awsClients(ctx)
+	clients, err := s.cfg.awsClients(ctx)
 	if err != nil {
 		return configError("aws", "%v", err)
 	}

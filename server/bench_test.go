@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	assayv1 "github.com/assay-build/assay/proto/assay/v1"
+	"github.com/assay-build/assay/server"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -18,7 +19,13 @@ import (
 // measures them apart.
 
 func BenchmarkAttestDigests(b *testing.B) {
-	r := newRig(b)
+	for _, mode := range []string{server.KeysModeKey, server.KeysModeCertificate} {
+		b.Run(mode, func(b *testing.B) { benchmarkAttest(b, func(c *server.Config) { c.Keys.Mode = mode }) })
+	}
+}
+
+func benchmarkAttest(b *testing.B, edit func(*server.Config)) {
+	r := newRig(b, edit)
 	attestation := assayv1.NewAttestationServiceClient(r.conn)
 	var salt [16]byte
 	_, _ = rand.Read(salt[:])

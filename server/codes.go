@@ -1,9 +1,12 @@
 package server
 
 import (
+	"strings"
+
 	"github.com/assay-build/assay/internal/attest"
 	"github.com/assay-build/assay/internal/codebuild"
 	"github.com/assay-build/assay/internal/identity"
+	"github.com/assay-build/assay/internal/notary"
 	"github.com/assay-build/assay/internal/policy"
 	"github.com/assay-build/assay/internal/provenance"
 	"github.com/assay-build/assay/internal/refusal"
@@ -11,11 +14,27 @@ import (
 	"github.com/assay-build/assay/internal/sbom/check"
 	"github.com/assay-build/assay/internal/sbom/sandbox"
 	"github.com/assay-build/assay/internal/sbom/versions"
+	"github.com/assay-build/assay/internal/signing/awskms"
+	"github.com/assay-build/assay/internal/signing/ca"
 	"github.com/assay-build/assay/internal/store"
 	"github.com/assay-build/assay/internal/stsproof"
+	"github.com/assay-build/assay/internal/tlog"
 	"github.com/assay-build/assay/internal/tlog/posix"
+	"github.com/assay-build/assay/internal/tsaclient"
+	"github.com/assay-build/assay/internal/verify"
 	"google.golang.org/grpc/codes"
 )
+
+// signerAway reports whether a refusal says that something outside of the service, which
+// signs or dates what it signs, cannot be had or lies.
+func signerAway(c refusal.Code) bool {
+	for _, prefix := range []string{"KMS_", "TSA_", "TIMESTAMP_", string(ca.CodeNoIntermediate), string(CodeAuthorityMissing), string(CodeSignatureMisdated), string(awskms.CodeKeyRefInvalid)} {
+		if strings.HasPrefix(string(c), prefix) {
+			return true
+		}
+	}
+	return false
+}
 
 // statusCode is the one place where a refusal becomes a gRPC status. A code that
 // is not named here is INTERNAL: its text stays in the log. Those are refusals
@@ -58,7 +77,7 @@ func statusCode(c refusal.Code) codes.Code {
 		return codes.PermissionDenied
 
 	// The build is not one, or not yet one, that can be attested.
-	case store.CodeCallerTooLarge, codebuild.CodeReaderDenied, codebuild.CodeNotFinished, codebuild.CodeNotSucceeded, codebuild.CodeRecordInvalid, codebuild.CodeRecordSecret,
+	case store.CodeCallerTooLarge, ca.CodeIdentityInvalid, tlog.CodeEntryKeyUnsupported, codebuild.CodeReaderDenied, codebuild.CodeNotFinished, codebuild.CodeNotSucceeded, codebuild.CodeRecordInvalid, codebuild.CodeRecordSecret,
 		codebuild.CodeRecordTooLarge, codebuild.CodeNoArtifacts, codebuild.CodeArtifactDigestMismatch, codebuild.CodeArtifactTooLarge,
 		codebuild.CodeArtifactChanged, codebuild.CodeArtifactInvalid, codebuild.CodeArtifactTooMany, codebuild.CodeArtifactUnversioned:
 		return codes.FailedPrecondition
@@ -81,7 +100,17 @@ func statusCode(c refusal.Code) codes.Code {
 	// Something else is slow or away; a repeat may help.
 	case identity.CodeIssuerUnavailable, identity.CodeRunRecheckUnavailable, identity.CodeSTSBusy, identity.CodeSTSThrottled, identity.CodeSTSUnavailable,
 		codebuild.CodeUnavailable, sandbox.CodeScannerBusy, sandbox.CodeScannerUnavailable, CodeOverloaded, CodeShuttingDown,
-		store.CodeStoreBusy, store.CodeStoreClosed,
+		store.CodeStoreBusy, store.CodeStoreClosed, CodeLogKeyChanged, CodeAuthorityMissing, CodeSignatureMisdated,
+		awskms.CodeUnavailable, awskms.CodeThrottled, awskms.CodeCircuitOpen, awskms.CodeAccessDenied, awskms.CodeKeyUnusable, awskms.CodeKeyNotFound,
+		awskms.CodeWrongKey, awskms.CodeWrongAlgorithm, awskms.CodeSignatureInvalid, awskms.CodeAnswerInvalid,
+		awskms.CodeKeyUnsupported, awskms.CodeKeyRefInvalid, ca.CodeNoIntermediate,
+		notary.CodeUnavailable, notary.CodeThrottled, notary.CodeAccessDenied, notary.CodeProfileNotFound,
+		notary.CodeProfileUnusable, notary.CodeAnswerInvalid, notary.CodeRevoked, notary.CodeRevocationUnknown, notary.CodeExpired,
+		notary.CodeUntrusted, notary.CodeDescriptorMismatch, notary.CodeSignatureInvalid, notary.CodeAlgorithm, notary.CodeAttributes,
+		notary.CodeMalformed, notary.CodeMediaType, notary.CodeProfileNotAllowed, notary.CodeTimeInvalid, notary.CodePayloadTooLarge,
+		tsaclient.CodeUnavailable, tsaclient.CodeRefused, tsaclient.CodeAnswerInvalid, tsaclient.CodeNonceMismatch, tsaclient.CodeImprintMismatch,
+		tsaclient.CodeTimeInvalid, verify.CodeTimestampMalformed, verify.CodeTimestampMismatch, verify.CodeTimestampUntrusted, verify.CodeTimestampEKU,
+		verify.CodeTimestampOutsideAuthority, verify.CodeTimestampOutsideCertificate, verify.CodeTimestampSignature,
 		posix.CodeOverloaded, posix.CodeClosed, posix.CodeSignFailed:
 		return codes.Unavailable
 	}

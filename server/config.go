@@ -63,6 +63,10 @@ type Config struct {
 	Limits         LimitsConfig   `yaml:"limits"`
 	Scan           ScanConfig     `yaml:"scan"`
 	Verify         VerifyConfig   `yaml:"verify"`
+	Keys           KeysConf       `yaml:"keys"`
+	Signer         SignerConf     `yaml:"signer"`
+	Timestamp      TimestampConf  `yaml:"timestamp"`
+	TUF            TUFConf        `yaml:"tuf"`
 
 	// Logger receives structured logs; slog.Default() if nil.
 	Logger *slog.Logger `yaml:"-"`
@@ -217,6 +221,9 @@ func (c *Config) complete() error {
 	if c.Limits.MaxArtifactBytes < 1 || c.Limits.MaxConcurrentUploads < 1 || c.Limits.IdleTimeout < time.Second {
 		return configError("limits", "must be positive: max_artifact_bytes %d, max_concurrent_uploads %d, idle_timeout %s",
 			c.Limits.MaxArtifactBytes, c.Limits.MaxConcurrentUploads, c.Limits.IdleTimeout)
+	}
+	if err := c.checkKeys(); err != nil {
+		return err
 	}
 	if err := c.Scan.check(); err != nil {
 		return err

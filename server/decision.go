@@ -145,12 +145,29 @@ func ruleProto(r policy.RuleResult) *assayv1.RuleResult {
 	return out
 }
 
-// withoutFacts leaves the facts out of a permission: they are a third of the
-// answer's cost, and a deploy that may go on does not read them. GetDecision has them.
+// signatureFacts say what signatures there are beside the bundle. Few have any, and who
+// has them wants to see that they were looked at.
+func signatureFacts() []string {
+	return []string{"provenance.coSignatures", "signer.profile", "signer.profileVersion", "signer.revoked"}
+}
+
+// withoutFacts leaves the facts out of a permission, but for those of signatures: they
+// are a third of the answer's cost, and a deploy that may go on does not read them.
+// GetDecision has them.
 func withoutFacts(d *assayv1.Decision) *assayv1.Decision {
-	if d.GetVerificationResult() == assayv1.VerificationResult_VERIFICATION_RESULT_PASSED {
-		d.Facts = nil
+	if d.GetVerificationResult() != assayv1.VerificationResult_VERIFICATION_RESULT_PASSED {
+		return d
 	}
+	var kept map[string]string
+	for _, name := range signatureFacts() {
+		if v, ok := d.Facts[name]; ok {
+			if kept == nil {
+				kept = make(map[string]string)
+			}
+			kept[name] = v
+		}
+	}
+	d.Facts = kept
 	return d
 }
 
@@ -161,7 +178,7 @@ func withCaller(d *assayv1.Decision, caller *assayv1.Caller) *assayv1.Decision {
 		DecisionId: d.DecisionId, Subject: d.Subject, Environment: d.Environment,
 		VerificationResult: d.VerificationResult, Reason: d.Reason, Message: d.Message,
 		Rules: d.Rules, Facts: d.Facts, AttestationIds: d.AttestationIds, PolicyVersion: d.PolicyVersion,
-		DecideTime: d.DecideTime, VerificationSummary: d.VerificationSummary, ExpireTime: d.ExpireTime,
+		DecideTime: d.DecideTime, VerificationSummary: d.VerificationSummary, ExpireTime: d.ExpireTime, SummaryMissing: d.SummaryMissing,
 		Caller: caller,
 	}
 }

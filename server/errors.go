@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 
 	"github.com/assay-build/assay/internal/identity"
 	"github.com/assay-build/assay/internal/refusal"
+	"github.com/assay-build/assay/internal/signing/awskms"
+	"github.com/assay-build/assay/internal/signing/ca"
 	"github.com/assay-build/assay/internal/store"
 	"github.com/assay-build/assay/internal/tlog/posix"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -76,6 +79,14 @@ func dependencyText(r *refusal.Error) string {
 		return "the keys of the token's issuer cannot be had at the moment"
 	case r.Code == posix.CodeSignFailed:
 		return "the log's key cannot sign at the moment"
+	case r.Code == ca.CodeNoIntermediate:
+		return "no certificate can be issued at the moment"
+	case strings.HasPrefix(string(r.Code), "KMS_"), r.Code == awskms.CodeKeyRefInvalid:
+		return "the signing key in AWS KMS cannot be used at the moment"
+	case strings.HasPrefix(string(r.Code), "SIGNER_"), strings.HasPrefix(string(r.Code), "NOTARY_"):
+		return "AWS Signer does not sign at the moment"
+	case strings.HasPrefix(string(r.Code), "TSA_"), strings.HasPrefix(string(r.Code), "TIMESTAMP_"):
+		return "the timestamp authority cannot be used at the moment"
 	case r.Err != nil:
 		return "a part of the service is not available at the moment"
 	}

@@ -5,12 +5,13 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"log/slog"
 
 	"github.com/assay-build/assay/internal/attest"
+	"github.com/assay-build/assay/internal/notary"
 	"github.com/assay-build/assay/internal/policy"
 	"github.com/assay-build/assay/internal/refusal"
-	"github.com/assay-build/assay/internal/signing"
 	"github.com/assay-build/assay/internal/store"
 	"github.com/assay-build/assay/internal/verify"
 )
@@ -36,6 +37,8 @@ const (
 // attestation id. Which attestations a digest has does change: that is read again
 // whenever the store has written anything that could concern it, so a write
 // that was acknowledged is never followed by a decision that has not seen it.
+//
+// It believes the keys of one moment. Where they change there is a new source.
 type evidenceSource struct {
 	store    *store.Store
 	verifier *verify.Verifier
@@ -48,10 +51,18 @@ type evidenceSource struct {
 type verifiedBundle struct {
 	evidence *verify.Evidence
 	sum      string
+	// beside is the hash of the signatures that stand beside the bundle.
+	beside string
+	// notarised is what a Notary signature is over, nil where there is none.
+	notarised *notarised
 	// of is the attestation as the access policy sees it. Its row is not proven as
 	// the bundle is: it says who may be shown the evidence, never what it is worth.
 	of policy.Resource
 }
+
+// notarised is an envelope with the Notary signature over it. Whether that holds is asked
+// anew for each decision: it can be revoked.
+type notarised struct{ envelope, signature []byte }
 
 // knownDigest is which attestations a digest had at some generation.
 type knownDigest struct {
@@ -67,8 +78,9 @@ type evidenceSet struct {
 	ids      []string // attestation ids of evidence, in the same order
 	bundles  []string // SHA-256 of the bundles, likewise
 	of       []policy.Resource
-	rejected int  // stored bundles that did not verify
-	cut      bool // there are other attestations, which were not looked at
+	signed   []*notarised // by evidence, nil where there is no Notary signature
+	rejected int          // stored bundles that did not verify
+	cut      bool         // there are other attestations, which were not looked at
 }
 
 func (s *evidenceSet) add(id string, v verifiedBundle) {
@@ -76,6 +88,7 @@ func (s *evidenceSet) add(id string, v verifiedBundle) {
 	s.ids = append(s.ids, id)
 	s.bundles = append(s.bundles, v.sum)
 	s.of = append(s.of, v.of)
+	s.signed = append(s.signed, v.notarised)
 }
 
 // resourcesOf are the attestations that some of the set's evidence came from.
@@ -200,12 +213,12 @@ func (e *evidenceSource) verify(row *store.Attestation) (verifiedBundle, error) 
 	sum := sha256.Sum256(row.Bundle)
 	// What was verified is a bundle, not a row: one that has another bundle now
 	// is verified again.
-	v := verifiedBundle{sum: hex.EncodeToString(sum[:])}
-	if known, ok := e.byID.get(row.ID); ok && known.sum == v.sum {
+	v := verifiedBundle{sum: hex.EncodeToString(sum[:]), beside: sumOfDetached(row.Detached)}
+	if known, ok := e.byID.get(row.ID); ok && known.sum == v.sum && known.beside == v.beside {
 		return known, nil
 	}
 	var err error
-	if v.evidence, err = e.verifier.VerifyOwn(row.Bundle); err != nil {
+	if v.evidence, err = e.verifier.VerifyOwn(row.Bundle, coSignatures(row.Detached)...); err != nil {
 		return v, err
 	}
 	if v.of, _, err = attestationResource(row); err != nil {
@@ -216,21 +229,47 @@ func (e *evidenceSource) verify(row *store.Attestation) (verifiedBundle, error) 
 	if sum := sha256.Sum256(payload); hex.EncodeToString(sum[:]) != row.ID {
 		return v, refusal.New(CodeStoredEvidenceInvalid, "the bundle holds statement %x", sum)
 	}
+	if v.notarised, err = notarisedOf(row); err != nil {
+		return v, err
+	}
 	if len(payload) <= maxCachedPayload {
-		e.byID.add(row.ID, v, len(payload)+entryOverhead)
+		e.byID.add(row.ID, v, len(payload)+v.notarised.size()+entryOverhead)
 	}
 	return v, nil
 }
 
-// trustedKeys is what the service believes of its own attestation keys.
-func trustedKeys(k *signing.Keyset) []verify.PublicKey {
-	var out []verify.PublicKey
-	for _, e := range k.Attestation {
-		key := verify.PublicKey{PEM: e.PEM(), NotBefore: e.NotBefore, NotAfter: e.NotAfter}
-		if e.State == signing.StateRevoked {
-			key.RevokedSince = e.NotAfter
+// notarisedOf finds the Notary signature of a row.
+func notarisedOf(row *store.Attestation) (*notarised, error) {
+	for _, d := range row.Detached {
+		if d.Kind != notary.MediaTypeSignature {
+			continue
 		}
-		out = append(out, key)
+		parts, err := attest.ParseOwnBundle(row.Bundle)
+		if err != nil {
+			return nil, err
+		}
+		return &notarised{envelope: parts.Envelope.Marshal(), signature: d.Signature}, nil
 	}
-	return out
+	return nil, nil
+}
+
+func (n *notarised) size() int {
+	if n == nil {
+		return 0
+	}
+	return len(n.envelope) + len(n.signature)
+}
+
+// sumOfDetached is "" where there is nothing beside the bundle.
+func sumOfDetached(detached []store.Detached) string {
+	if len(detached) == 0 {
+		return ""
+	}
+	h := sha256.New()
+	for _, d := range detached {
+		for _, part := range []string{d.Kind, d.KeyID, string(d.Signature)} {
+			fmt.Fprintf(h, "%d:%s", len(part), part)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }

@@ -180,7 +180,7 @@ func (s *sbomSource) tell(ctx context.Context, id string, err error) {
 
 func (s *sbomSource) verify(row *store.Attestation) (*verifiedSBOM, error) {
 	sum := sha256.Sum256(row.Bundle)
-	e, err := s.evidence.verifier.VerifyOwn(row.Bundle)
+	e, err := s.evidence.verifier.VerifyOwn(row.Bundle, coSignatures(row.Detached)...)
 	if err != nil {
 		return nil, err
 	}

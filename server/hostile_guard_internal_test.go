@@ -122,7 +122,7 @@ func TestSealPanic(t *testing.T) {
 		Type: attest.StatementTypeV1, PredicateType: attest.PredicateSLSAProvenanceV1, Predicate: json.RawMessage(`{}`),
 		Subjects: []attest.Subject{{Name: "a", Digest: map[string]string{"sha256": strings.Repeat("ab", 32)}}},
 	}
-	_, err := s.seal(t.Context(), st, &store.Attestation{})
+	_, err := s.seal(t.Context(), nil, st, &store.Attestation{})
 	if err == nil {
 		t.Fatal("sealed without a store")
 	}

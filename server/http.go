@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,7 +45,13 @@ func (s *Server) httpHandler(gateway *runtime.ServeMux) http.Handler {
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.cfg.Registry, promhttp.HandlerOpts{}))
 	mux.Handle("GET /log/", http.StripPrefix("/log", s.log.Handler()))
-	mux.HandleFunc("GET /trusted_root.json", s.trustedRoot)
+	for _, r := range s.retired {
+		at := "/log/retired/" + hex.EncodeToString(r.Key().LogID)
+		mux.Handle("GET "+at+"/", http.StripPrefix(at, r.Handler()))
+	}
+	mux.Handle("GET /tuf/", s.trust)
+	mux.HandleFunc("GET /trusted_root.json", s.trustDocument(func(k *keys) []byte { return k.trustedRoot }))
+	mux.HandleFunc("GET /keys.json", s.trustDocument(func(k *keys) []byte { return k.document }))
 	mux.HandleFunc("GET /builders/", s.builderPage)
 	mux.Handle("/v1/", s.guard.jsonGate(gateway))
 	return secureHeaders(mux)
@@ -91,16 +98,19 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(map[string]any{"ready": status == http.StatusOK, "checks": checks})
 }
 
-func (s *Server) trustedRoot(w http.ResponseWriter, r *http.Request) {
-	root, err := s.keyset.TrustedRoot()
-	if err != nil {
-		s.cfg.Logger.ErrorContext(r.Context(), "trusted root", "error", err.Error())
-		writeText(w, http.StatusInternalServerError, "internal error\n")
-		return
+// trustDocument serves what verifiers are to know of the keys of now.
+func (s *Server) trustDocument(pick func(*keys) []byte) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		k, err := s.ring.now(r.Context())
+		if err != nil {
+			s.cfg.Logger.ErrorContext(r.Context(), "trusted root", "error", err.Error())
+			writeText(w, http.StatusInternalServerError, "internal error\n")
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "max-age=60")
+		_, _ = w.Write(pick(k))
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "max-age=60")
-	_, _ = w.Write(root)
 }
 
 // builderPage is what a builder.id resolves to: what stands behind it, and what its

@@ -1,9 +1,13 @@
 package server
 
 import (
+	"context"
+	"crypto"
 	"time"
 
+	"github.com/assay-build/assay/internal/refusal"
 	"github.com/assay-build/assay/internal/sbom"
+	"github.com/assay-build/assay/internal/signing"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"google.golang.org/grpc/codes"
@@ -23,6 +27,8 @@ type metrics struct {
 	pending      prometheus.Gauge       // attestations that could not be finished
 	scans        *prometheus.CounterVec // by result
 	scanSeconds  prometheus.Histogram
+	kms          *prometheus.CounterVec // by result
+	behind       prometheus.Gauge
 }
 
 func newMetrics(reg *prometheus.Registry) *metrics {
@@ -66,7 +72,13 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300},
 		}),
 	}
-	reg.MustRegister(m.requests, m.seconds, m.panics, m.attestations, m.subjects, m.received, m.decisions, m.access, m.recovered, m.pending, m.scans, m.scanSeconds,
+	m.kms = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "assay_kms_signatures_total", Help: "Signatures that AWS KMS was asked for, by result: ok, or the code of the refusal.",
+	}, []string{"result"})
+	m.behind = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "assay_trust_repository_behind", Help: "1 while the TUF repository does not offer the keys of now.",
+	})
+	reg.MustRegister(m.kms, m.behind, m.requests, m.seconds, m.panics, m.attestations, m.subjects, m.received, m.decisions, m.access, m.recovered, m.pending, m.scans, m.scanSeconds,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -74,6 +86,46 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 func (m *metrics) observe(method string, code codes.Code, took time.Duration) {
 	m.requests.WithLabelValues(method, code.String()).Inc()
 	m.seconds.WithLabelValues(method).Observe(took.Seconds())
+}
+
+// trustBehind says whether verifiers can hear of the keys of now.
+func (m *metrics) trustBehind(behind bool) {
+	if behind {
+		m.behind.Set(1)
+	} else {
+		m.behind.Set(0)
+	}
+}
+
+// counting counts what keys in AWS KMS are asked for.
+func (m *metrics) counting(o signing.Openers) signing.Openers {
+	open := o.KMS
+	o.KMS = func(arn string, public crypto.PublicKey) (signing.Signer, error) {
+		s, err := open(arn, public)
+		if err != nil {
+			return nil, err
+		}
+		return countedSigner{s, m.kms}, nil
+	}
+	return o
+}
+
+type countedSigner struct {
+	signing.Signer
+	signatures *prometheus.CounterVec
+}
+
+// Sign implements signing.Signer.
+func (c countedSigner) Sign(ctx context.Context, digest []byte) ([]byte, error) {
+	sig, err := c.Signer.Sign(ctx, digest)
+	result := "ok"
+	if err != nil {
+		if result = string(refusal.CodeOf(err)); result == "" {
+			result = "abandoned"
+		}
+	}
+	c.signatures.WithLabelValues(result).Inc()
+	return sig, err
 }
 
 // scanned counts a scan by what came of it.

@@ -20,15 +20,21 @@ import (
 func newTestSealer(t *testing.T, check func([]byte) error) *sealer {
 	t.Helper()
 	dir := t.TempDir()
-	keys, err := signing.OpenKeyset(t.Context(), filepath.Join(dir, "keys"), signing.Config{Host: "assay.test", Now: time.Now, Create: true})
+	set, err := signing.OpenKeyset(t.Context(), filepath.Join(dir, "keys"), signing.Config{Host: "assay.test", Now: time.Now, Create: true})
 	if err != nil {
+		t.Fatal(err)
+	}
+	ring := &keyring{cfg: &Config{Now: time.Now}, logger: slog.New(slog.DiscardHandler), open: func(ctx context.Context) (*signing.Keyset, error) {
+		return signing.OpenKeyset(ctx, filepath.Join(dir, "keys"), signing.Config{Host: "assay.test", Now: time.Now})
+	}}
+	if err := ring.adopt(set); err != nil {
 		t.Fatal(err)
 	}
 	st, err := store.Open(t.Context(), store.Config{Path: filepath.Join(dir, "assay.db")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, err := posix.Open(t.Context(), posix.Config{Dir: filepath.Join(dir, "log"), Host: "assay.test", Signer: keys.LogSigner()})
+	log, err := posix.Open(t.Context(), posix.Config{Dir: filepath.Join(dir, "log"), Host: "assay.test", Signer: set.LogSigner()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,20 +43,12 @@ func newTestSealer(t *testing.T, check func([]byte) error) *sealer {
 			t.Error(err)
 		}
 	})
-	s := &Server{keyset: keys}
-	verifier, err := s.ownVerifier()
-	if err != nil {
-		t.Fatal(err)
-	}
-	sl, err := newSealer(keys, log, st, func(bundle []byte) error {
+	sl := newSealer(ring, "https://assay.test", nil, log, st, time.Now, slog.New(slog.DiscardHandler))
+	sl.check = func(k *keys, bundle []byte, detached []store.Detached) error {
 		if err := check(bundle); err != nil {
 			return err
 		}
-		_, err := verifier.VerifyOwn(bundle)
-		return err
-	}, time.Now, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
+		return k.check(bundle, detached)
 	}
 	return sl
 }
@@ -71,7 +69,7 @@ func TestRetry(t *testing.T) {
 	}
 	sum := sha256.Sum256(payload)
 	id := hex.EncodeToString(sum[:])
-	p, _, err := s.sign(t.Context(), id, payload, &store.Attestation{PredicateType: statement.PredicateType})
+	p, _, err := s.sign(t.Context(), s.ring.current.Load(), nil, id, payload, &store.Attestation{PredicateType: statement.PredicateType})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,15 +88,15 @@ func TestRetry(t *testing.T) {
 	failure = nil
 	try(time.Second, recovered{finished: 1})
 	try(time.Second, recovered{})
-	if again, err := s.seal(t.Context(), statement, &store.Attestation{}); err != nil || !again.repeated || again.LogIndex != 0 {
+	if again, err := s.seal(t.Context(), nil, statement, &store.Attestation{}); err != nil || !again.repeated || again.LogIndex != 0 {
 		t.Errorf("attested again: %+v, %v", again, err)
 	}
 	if n := s.log.Size(); n != 1 {
 		t.Errorf("%d log entries for one statement", n)
 	}
-	head, _, err := s.store.LogHead(t.Context())
-	if err != nil || head.Size != 1 {
-		t.Errorf("the database's head is %d, %v", head.Size, err)
+	heads, err := s.store.LogHeads(t.Context())
+	if err != nil || len(heads) != 1 || heads[0].Size != 1 {
+		t.Errorf("the database's heads are %+v, %v", heads, err)
 	}
 
 	// Where the context is at an end it is not the row that failed.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/assay-build/assay/internal/testenv"
 	assayv1 "github.com/assay-build/assay/proto/assay/v1"
+	"github.com/assay-build/assay/server"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -28,9 +29,9 @@ type rig struct {
 	ctx  context.Context // carries a session
 }
 
-func newRig(t testing.TB) *rig {
+func newRig(t testing.TB, edit ...func(*server.Config)) *rig {
 	t.Helper()
-	env := testenv.New(t)
+	env := testenv.New(t, edit...)
 	conn, err := grpc.NewClient("passthrough:"+strings.TrimPrefix(env.Server, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/assay-build/assay/internal/attest"
+	"github.com/assay-build/assay/internal/identity"
 	"github.com/assay-build/assay/internal/provenance"
 	"github.com/assay-build/assay/internal/sbom"
 	"github.com/assay-build/assay/internal/sbom/check"
@@ -30,7 +31,7 @@ const (
 
 // attestSBOMs makes an attestation of what was found in each artifact. st is the
 // provenance that they came with, and record its index entry.
-func (a *attestationService) attestSBOMs(ctx context.Context, of party, st *attest.Statement, record *store.Attestation, found []*scanned) ([]*assayv1.SBOMSummary, error) {
+func (a *attestationService) attestSBOMs(ctx context.Context, caller *identity.Caller, of party, st *attest.Statement, record *store.Attestation, found []*scanned) ([]*assayv1.SBOMSummary, error) {
 	if len(found) == 0 {
 		return nil, nil
 	}
@@ -51,14 +52,14 @@ func (a *attestationService) attestSBOMs(ctx context.Context, of party, st *atte
 				return err
 			}
 			var err error
-			out[i], err = a.attestSBOM(ctx, provenanceID, record, one)
+			out[i], err = a.attestSBOM(ctx, caller, provenanceID, record, one)
 			return err
 		})
 	}
 	return out, group.Wait()
 }
 
-func (a *attestationService) attestSBOM(ctx context.Context, provenanceID string, of *store.Attestation, one *scanned) (*assayv1.SBOMSummary, error) {
+func (a *attestationService) attestSBOM(ctx context.Context, caller *identity.Caller, provenanceID string, of *store.Attestation, one *scanned) (*assayv1.SBOMSummary, error) {
 	document, err := os.ReadFile(one.file)
 	if err != nil {
 		return nil, spoolError(err)
@@ -77,7 +78,7 @@ func (a *attestationService) attestSBOM(ctx context.Context, provenanceID string
 	}
 	record := *of
 	record.PredicateType, record.Subjects, record.SBOM = attest.PredicateCycloneDX, []store.Subject{s}, rows
-	done, err := a.sealer.seal(ctx, st, &record)
+	done, err := a.sealer.seal(ctx, caller, st, &record)
 	if err != nil {
 		return nil, err
 	}

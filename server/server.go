@@ -25,10 +25,10 @@ import (
 
 	"github.com/assay-build/assay/internal/codebuild"
 	"github.com/assay-build/assay/internal/identity"
+	"github.com/assay-build/assay/internal/notary"
 	"github.com/assay-build/assay/internal/policy"
 	"github.com/assay-build/assay/internal/provenance"
 	"github.com/assay-build/assay/internal/refusal"
-	"github.com/assay-build/assay/internal/signing"
 	"github.com/assay-build/assay/internal/store"
 	"github.com/assay-build/assay/internal/tlog/posix"
 	"golang.org/x/sync/errgroup"
@@ -53,9 +53,13 @@ type Server struct {
 	callers  *callers
 	set      *policy.Set
 	cedar    []byte // the text of set
-	keyset   *signing.Keyset
+	ring     *keyring
+	trust    *distributor
+	notary   *notary.Signer   // nil where AWS Signer signs nothing
+	notaries *notary.Verifier // nil where no such signatures are believed
 	store    *store.Store
 	log      *posix.Log
+	retired  []*posix.Frozen // logs of keys that were rotated
 	guard    *guard
 	grpc     *grpc.Server
 	http     *http.Server
@@ -117,6 +121,9 @@ func (s *Server) configure(ctx context.Context) error {
 	}
 	var err error
 	if s.verifier, err = identity.NewVerifier(ids); err != nil {
+		return err
+	}
+	if s.notary, s.notaries, err = s.cfg.notaries(ctx); err != nil {
 		return err
 	}
 	if s.certs, err = s.cfg.certificates(); err != nil {
@@ -203,6 +210,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		group.Go(func() error { return ignoreClosed(s.grpc.Serve(s.second)) })
 	}
 	group.Go(func() error { return s.purge(gctx) })
+	group.Go(func() error { return s.distribute(gctx) })
 	group.Go(func() error {
 		<-gctx.Done()
 		s.stop()
@@ -243,9 +251,29 @@ func (s *Server) purge(ctx context.Context) error {
 			if err := s.store.DeleteExpired(ctx); err != nil && ctx.Err() == nil {
 				s.cfg.Logger.ErrorContext(ctx, "delete expired sessions", "error", err.Error())
 			}
+			if err := s.ring.prepare(ctx); err != nil && ctx.Err() == nil {
+				s.cfg.Logger.ErrorContext(ctx, "make the next intermediate certificate", "error", err.Error())
+			}
 			if err := s.recover(ctx, s.cfg.Now().Add(-retryAge)); err != nil && ctx.Err() == nil {
 				s.cfg.Logger.ErrorContext(ctx, "finish pending attestations", "error", err.Error())
 			}
+		}
+	}
+}
+
+// distribute keeps what verifiers can hear of the keys in step with them.
+func (s *Server) distribute(ctx context.Context) error {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-s.trust.kick:
+		}
+		if err := s.trust.tend(ctx); err != nil && ctx.Err() == nil {
+			s.cfg.Logger.ErrorContext(ctx, "bring the TUF repository in step", "error", err.Error())
 		}
 	}
 }

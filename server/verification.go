@@ -1,22 +1,18 @@
 package server
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
-	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 
 	"github.com/assay-build/assay/internal/attest"
 	"github.com/assay-build/assay/internal/identity"
+	"github.com/assay-build/assay/internal/notary"
 	"github.com/assay-build/assay/internal/policy"
 	"github.com/assay-build/assay/internal/provenance"
 	"github.com/assay-build/assay/internal/refusal"
@@ -24,11 +20,10 @@ import (
 	"github.com/assay-build/assay/internal/verify"
 	"github.com/assay-build/assay/internal/version"
 	assayv1 "github.com/assay-build/assay/proto/assay/v1"
-	"github.com/google/uuid"
 	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
-	"google.golang.org/protobuf/proto"
 )
 
 const (
@@ -76,18 +71,42 @@ func (v *verificationService) Verify(ctx context.Context, req *assayv1.VerifyReq
 	if err := v.authorizer.authorizeOwn(ctx, assayv1.VerificationService_Verify_FullMethodName, caller, "verify", "Decision", req.GetEnvironment()); err != nil {
 		return nil, err
 	}
-	resp := &assayv1.VerifyResponse{VerificationResult: assayv1.VerificationResult_VERIFICATION_RESULT_PASSED}
-	for i, s := range req.GetSubjects() {
-		d, err := v.gate.ask(ctx, caller, s, req.GetEnvironment())
-		if err != nil {
-			return nil, inField(err, fmt.Sprintf("subjects[%d]", i))
+	resp := &assayv1.VerifyResponse{Decisions: make([]*assayv1.Decision, len(req.GetSubjects()))}
+	epochs := make([]uint64, len(req.GetSubjects()))
+	// What is released is what the keys of the moment of release say: signing takes time,
+	// and so do a hundred subjects, in which a key may be revoked. Such subjects are
+	// judged again.
+	for range maxJudgements {
+		for i, s := range req.GetSubjects() {
+			if d := resp.Decisions[i]; d != nil && (!passed(d) || v.gate.ring.isCurrent(epochs[i])) {
+				continue
+			}
+			var err error
+			if resp.Decisions[i], epochs[i], err = v.gate.ask(ctx, caller, s, req.GetEnvironment()); err != nil {
+				return nil, inField(err, fmt.Sprintf("subjects[%d]", i))
+			}
 		}
-		if d.GetVerificationResult() != assayv1.VerificationResult_VERIFICATION_RESULT_PASSED {
-			resp.VerificationResult = assayv1.VerificationResult_VERIFICATION_RESULT_FAILED
+		settled := true
+		resp.VerificationResult = assayv1.VerificationResult_VERIFICATION_RESULT_PASSED
+		for i, d := range resp.Decisions {
+			if !passed(d) {
+				resp.VerificationResult = assayv1.VerificationResult_VERIFICATION_RESULT_FAILED
+			} else if !v.gate.ring.isCurrent(epochs[i]) {
+				settled = false
+			}
 		}
-		resp.Decisions = append(resp.Decisions, d)
+		if settled {
+			return resp, nil
+		}
 	}
-	return resp, nil
+	return nil, refusal.New(CodeOverloaded, "the keys changed %d times while this was being decided; ask again", maxJudgements)
+}
+
+// maxJudgements is how often a subject is judged where the keys change meanwhile.
+const maxJudgements = 3
+
+func passed(d *assayv1.Decision) bool {
+	return d.GetVerificationResult() == assayv1.VerificationResult_VERIFICATION_RESULT_PASSED
 }
 
 // gate decides whether an artifact may be deployed, and keeps the answer.
@@ -99,13 +118,17 @@ type gate struct {
 	callers    *callers
 	store      *store.Store
 	sealer     *sealer
-	evidence   *evidenceSource
-	sboms      *sbomSource
+	ring       *keyring
+	notary     *notary.Verifier // nil where no Notary signatures are believed
 	policy     *policy.Set
 	levels     map[string]int
 	metrics    *metrics
 	logger     *slog.Logger
 	now        func() time.Time
+
+	// found is what evidence is known under the keys of now.
+	found   atomic.Pointer[sources]
+	finding sync.Mutex
 
 	// answers holds decisions by what makes asks identical. It spares the
 	// signature and the row, never the judgement: that is made anew each time.
@@ -115,15 +138,40 @@ type gate struct {
 	limiters *lru.Cache[string, *rate.Limiter]
 }
 
-func newGate(cfg Config, st *store.Store, sl *sealer, v *verify.Verifier, set *policy.Set, levels map[string]int, authz *authorizer, m *metrics) (*gate, error) {
-	source, err := newEvidenceSource(st, v, cfg.Logger)
+// sources are what evidence comes from under one state of the keys.
+type sources struct {
+	keys     *keys
+	evidence *evidenceSource
+	sboms    *sbomSource
+}
+
+// sources returns those of the keys of this moment. Where the keys have changed all that
+// was verified is forgotten, and is verified again when it is asked for.
+func (g *gate) sources(ctx context.Context) (*sources, error) {
+	k, err := g.ring.now(ctx)
 	if err != nil {
 		return nil, err
 	}
-	sboms, err := newSBOMSource(source, set)
-	if err != nil {
+	if s := g.found.Load(); s != nil && s.keys.epoch >= k.epoch {
+		return s, nil
+	}
+	g.finding.Lock()
+	defer g.finding.Unlock()
+	if s := g.found.Load(); s != nil && s.keys.epoch >= k.epoch {
+		return s, nil
+	}
+	s := &sources{keys: k}
+	if s.evidence, err = newEvidenceSource(g.store, k.verifier, g.logger); err != nil {
 		return nil, err
 	}
+	if s.sboms, err = newSBOMSource(s.evidence, g.policy); err != nil {
+		return nil, err
+	}
+	g.found.Store(s)
+	return s, nil
+}
+
+func newGate(cfg Config, st *store.Store, sl *sealer, n *notary.Verifier, set *policy.Set, levels map[string]int, authz *authorizer, m *metrics) (*gate, error) {
 	answers, err := newByteCache[*assayv1.Decision](decisionCacheSize, decisionCacheBytes)
 	if err != nil {
 		return nil, err
@@ -133,32 +181,42 @@ func newGate(cfg Config, st *store.Store, sl *sealer, v *verify.Verifier, set *p
 		return nil, err
 	}
 	return &gate{
-		instance: cfg.Instance, version: version.String(), ttl: cfg.Verify.SummaryTTL, store: st, sealer: sl, evidence: source, sboms: sboms,
+		instance: cfg.Instance, version: version.String(), ttl: cfg.Verify.SummaryTTL, store: st, sealer: sl, ring: sl.ring, notary: n,
 		policy: set, levels: levels, authorizer: authz, callers: authz.callers, metrics: m, logger: cfg.Logger, now: cfg.Now, answers: answers, limiters: limiters,
 	}, nil
 }
 
 // ask judges, finds or makes the shared answer, and records who asked. All of it
-// is durable before it returns.
-func (g *gate) ask(ctx context.Context, caller *identity.Caller, s *assayv1.Subject, environment string) (*assayv1.Decision, error) {
+// is durable before it returns. It returns the epoch of the keys that the answer is
+// under too.
+func (g *gate) ask(ctx context.Context, caller *identity.Caller, s *assayv1.Subject, environment string) (*assayv1.Decision, uint64, error) {
 	subject, err := verifySubject(s)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	set, err := g.evidence.lookup(ctx, subject.Digest["sha256"])
+	from, err := g.sources(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	d, err := g.askFrom(ctx, from, caller, subject, environment)
+	return d, from.keys.epoch, err
+}
+
+func (g *gate) askFrom(ctx context.Context, from *sources, caller *identity.Caller, subject attest.Subject, environment string) (*assayv1.Decision, error) {
+	set, err := from.evidence.lookup(ctx, subject.Digest["sha256"])
 	if err != nil {
 		return nil, err
 	}
-	sboms, err := g.sbomsOf(ctx, subject)
+	sboms, err := from.sboms.lookup(ctx, subject.Digest["sha256"])
 	if err != nil {
 		return nil, err
 	}
 	now := g.now()
 	asker := g.callers.view(caller)
-	j := &judgement{environment: environment, set: set, sboms: sboms, caller: caller}
+	j := &judgement{environment: environment, set: set, sboms: sboms, caller: caller, keys: from.keys}
 	j.Decision = g.policy.Decide(policy.Question{
 		Principal: asker.principal, Environment: environment, Subject: subject,
-		Evidence: set.evidence, SBOMs: j.sbomFacts(), BuilderLevels: g.levels, Now: now,
+		Evidence: set.evidence, Signatures: g.notarised(ctx, set), SBOMs: j.sbomFacts(), BuilderLevels: g.levels, Now: now,
 	})
 	if set.rejected > 0 && len(set.evidence) == 0 {
 		j.Allowed, j.Code = false, CodeStoredEvidenceInvalid
@@ -183,9 +241,39 @@ func (g *gate) ask(ctx context.Context, caller *identity.Caller, s *assayv1.Subj
 	return withoutFacts(d), nil
 }
 
-// sbomsOf are the SBOMs of an artifact, where the policy looks at any.
-func (g *gate) sbomsOf(ctx context.Context, subject attest.Subject) ([]*verifiedSBOM, error) {
-	return g.sboms.lookup(ctx, subject.Digest["sha256"])
+// notarised verifies the Notary signatures of a set, where the policy looks at any. One
+// that does not verify, or of which AWS does not say whether it is revoked, is as if it
+// were not there: a rule that wants one then denies.
+func (g *gate) notarised(ctx context.Context, set *evidenceSet) map[*verify.Evidence]*notary.Evidence {
+	if g.notary == nil || !g.policy.ReadsSigner() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, summaryTimeout)
+	defer cancel()
+	found := make([]*notary.Evidence, len(set.signed))
+	var group errgroup.Group
+	group.SetLimit(8)
+	for i, n := range set.signed {
+		if n == nil {
+			continue
+		}
+		group.Go(func() error {
+			var err error
+			if found[i], err = g.notary.Verify(ctx, n.envelope, n.signature); err != nil {
+				g.logger.WarnContext(ctx, "a Notary signature does not count", "attestation_id", set.ids[i],
+					"reason", string(refusal.CodeOf(err)), "error", err.Error())
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // nobody returns an error
+	out := make(map[*verify.Evidence]*notary.Evidence)
+	for i, e := range found {
+		if e.Valid() {
+			out[set.evidence[i]] = e
+		}
+	}
+	return out
 }
 
 // hide takes out of an answer what the caller could not read as an attestation:
@@ -218,6 +306,7 @@ func onlyText(s string) bool {
 type judgement struct {
 	policy.Decision
 	caller      *identity.Caller
+	keys        *keys
 	resource    attest.Subject // what was asked about, as far as it is vouched for
 	environment string
 	set         *evidenceSet
@@ -247,165 +336,4 @@ func verifySubject(s *assayv1.Subject) (attest.Subject, error) {
 		return none, refusal.New(attest.CodeSubjectNoDigest, "has no sha256 digest").InField("digest")
 	}
 	return attest.Subject{Name: s.GetName(), Digest: s.GetDigest()}, nil
-}
-
-// key is equal for identical asks: same policy version, environment, class of
-// caller and evidence, the same outcome, and the same resource. That is what is
-// signed, no more: what a caller can vary and no evidence knows must not make a
-// decision of its own, or one session could fill the log. Each part is
-// length-prefixed, so that no two lists of parts look alike.
-func (g *gate) key(asker *callerView, j *judgement) string {
-	h := sha256.New()
-	var b []byte
-	part := func(v string) {
-		b = append(strconv.AppendInt(b[:0], int64(len(v)), 10), ':')
-		b = append(b, v...)
-		h.Write(b)
-	}
-	list := func(values []string) {
-		part(strconv.Itoa(len(values)))
-		for _, v := range values {
-			part(v)
-		}
-	}
-	part(g.policy.Version())
-	part(j.environment)
-	part(j.resource.Name)
-	part(strconv.Itoa(len(j.resource.Digest)))
-	for _, alg := range slices.Sorted(maps.Keys(j.resource.Digest)) {
-		part(alg)
-		part(j.resource.Digest[alg])
-	}
-	part(asker.class)
-	part(resultName(j.Allowed))
-	part(string(j.Code))
-	// A further digest can set evidence aside, so that other evidence decides.
-	list(j.set.idsOf(j.Used))
-	list(j.set.ids)
-	list(j.usedSBOMs())
-	return hex.EncodeToString(h.Sum(nil))
-}
-
-// mayDecide takes one new decision from what a class of caller may cause.
-func (g *gate) mayDecide(class string, now time.Time) error {
-	l, ok := g.limiters.Get(class)
-	if !ok {
-		l = rate.NewLimiter(newDecisionRate, newDecisionBurst)
-		if before, ok, _ := g.limiters.PeekOrAdd(class, l); ok {
-			l = before
-		}
-	}
-	if !l.AllowN(now, 1) {
-		return refusal.New(CodeOverloaded, "more than %d new decisions a second; asks that were answered before are answered all the same", newDecisionRate)
-	}
-	return nil
-}
-
-// answer returns the decision that identical asks share, making it if there is
-// none that is still good.
-func (g *gate) answer(ctx context.Context, asker *callerView, j *judgement, now time.Time) (*assayv1.Decision, error) {
-	key := g.key(asker, j)
-	if d, ok := g.answers.get(key); ok && now.Before(d.GetExpireTime().AsTime()) {
-		return d, nil
-	}
-	decide := func(ctx context.Context) (*assayv1.Decision, error) {
-		if err := g.mayDecide(asker.principal.ID, now); err != nil {
-			return nil, err
-		}
-		return g.decide(ctx, key, j, now)
-	}
-	v, err, _ := g.flight.Do(key, func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
-		defer cancel()
-		row, err := g.store.DecisionByKey(ctx, key, now)
-		if errors.Is(err, store.ErrNotFound) {
-			return decide(ctx)
-		}
-		if err != nil {
-			return nil, err
-		}
-		d, err := g.restore(row, j, now)
-		if err != nil {
-			g.logger.ErrorContext(ctx, "stored decision is not what was decided", "decision_id", row.ID, "error", err.Error())
-			return decide(ctx)
-		}
-		return d, nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	d := v.(*assayv1.Decision)
-	g.answers.add(key, d, proto.Size(d)+entryOverhead)
-	return d, nil
-}
-
-// decide writes a judgement down: a signed summary and a row.
-func (g *gate) decide(ctx context.Context, key string, j *judgement, now time.Time) (*assayv1.Decision, error) {
-	id, err := uuid.NewV7()
-	if err != nil {
-		return nil, err
-	}
-	expires := now.Add(g.ttl)
-	st, err := g.summary(j, now, expires)
-	if err != nil {
-		return nil, err
-	}
-	sign := g.sealer.signOnly
-	if j.Allowed { // a permission is also registered
-		sign = g.sealer.signAndLog
-	}
-	bundle, head, err := sign(ctx, st)
-	if err != nil {
-		return nil, err
-	}
-	d := j.decision(id.String(), bundle, now, expires)
-	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(d)
-	if err != nil {
-		return nil, err
-	}
-	whose, err := j.caller.Marshal()
-	if err != nil {
-		return nil, err
-	}
-	return d, g.store.SaveDecision(ctx, &store.Decision{
-		ID: d.GetDecisionId(), Key: key, SubjectName: j.resource.Name, SHA256: j.resource.Digest["sha256"], Environment: j.environment,
-		Passed: j.Allowed, Reason: string(j.Code), Answer: raw, PolicyVersion: j.PolicyVersion, Caller: whose,
-		CreatedAt: now, ExpiresAt: expires, LogHead: head,
-	})
-}
-
-// restore takes up a decision that was written down before. The row is not
-// believed: what it decided is what is judged now, and its summary is handed out
-// again only if it verifies and signs, byte for byte, what would be signed now.
-func (g *gate) restore(row *store.Decision, j *judgement, now time.Time) (*assayv1.Decision, error) {
-	old, err := decisionProto(row)
-	if err != nil {
-		return nil, err
-	}
-	made, expires := old.GetDecideTime().AsTime(), old.GetExpireTime().AsTime()
-	if made.After(now) || !now.Before(expires) {
-		return nil, fmt.Errorf("it is good from %s to %s", made, expires)
-	}
-	st, err := g.summary(j, made, expires)
-	if err != nil {
-		return nil, err
-	}
-	payload, err := st.Marshal()
-	if err != nil {
-		return nil, err
-	}
-	// The summary of a denial is not registered; that it lacks an entry is found
-	// after everything else about it was verified.
-	_, err = g.evidence.verifier.VerifyOwn(old.GetVerificationSummary())
-	if err != nil && (j.Allowed || refusal.CodeOf(err) != verify.CodeLogEntryMissing) {
-		return nil, err
-	}
-	parts, err := attest.ParseOwnBundle(old.GetVerificationSummary())
-	if err != nil {
-		return nil, err
-	}
-	if !bytes.Equal(parts.Envelope.Payload, payload) {
-		return nil, errors.New("its summary says something else")
-	}
-	return j.decision(row.ID, old.GetVerificationSummary(), made, expires), nil
 }

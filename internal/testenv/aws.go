@@ -14,11 +14,13 @@ import (
 
 // The account of the sandbox's AWS.
 const (
-	AWSAccount    = "111122223333"
-	AWSRegion     = "eu-central-1"
-	AWSProject    = "app"
-	AWSExternalID = "sandbox-external-id-0001"
-	AWSDeployRole = "deploy"
+	AWSAccount = "111122223333"
+	// ServiceAccount is the one that the service itself runs in.
+	ServiceAccount = "999988887777"
+	AWSRegion      = "eu-central-1"
+	AWSProject     = "app"
+	AWSExternalID  = "sandbox-external-id-0001"
+	AWSDeployRole  = "deploy"
 )
 
 // AWS is a stand-in for AWS with one account, as a company would set it up: a
@@ -40,7 +42,7 @@ func NewAWS(now func() time.Time) (*AWS, error) {
 		return nil, err
 	}
 	a := &AWS{World: w, Account: w.Account(AWSAccount)}
-	a.Service = w.Account("999988887777").Role("assayd", awstest.TrustService("ecs-tasks.amazonaws.com"), awstest.MaxSession(12*time.Hour))
+	a.Service = w.Account(ServiceAccount).Role("assayd", awstest.TrustService("ecs-tasks.amazonaws.com"), awstest.MaxSession(12*time.Hour))
 	a.Reader = a.Account.Role("assay-reader", awstest.TrustAWS(AWSExternalID, a.Service.ARN()))
 	a.Service.AllowOn("sts:AssumeRole", a.Reader.ARN())
 	a.BuildRole = a.Account.Role("codebuild-app", awstest.TrustService("codebuild.amazonaws.com"), awstest.MaxSession(12*time.Hour))

@@ -118,8 +118,9 @@ func parsePolicy(t testing.TB, template string, vars map[string]any) *iamPolicy 
 			t.Errorf("%s: Sid %q", template, s.Sid)
 		}
 		sids[s.Sid] = true
-		trust := strings.Contains(template, "-trust")
-		if trust != (s.Principal != nil) || trust == (s.Resource != nil) || len(s.Action) == 0 || s.Effect != "Allow" && !strings.HasPrefix(template, "scp-") {
+		// A key policy names principals, and as a resource the key that it belongs to.
+		trust, key := strings.Contains(template, "-trust"), strings.HasPrefix(template, "key-")
+		if (trust || key) != (s.Principal != nil) || trust == (s.Resource != nil) || key && !slices.Equal(s.Resource, []string{"*"}) || len(s.Action) == 0 || s.Effect != "Allow" && !strings.HasPrefix(template, "scp-") {
 			t.Errorf("%s: statement %s is neither of a trust policy nor of permissions", template, s.Sid)
 		}
 		for _, a := range s.Action {
@@ -128,7 +129,7 @@ func parsePolicy(t testing.TB, template string, vars map[string]any) *iamPolicy 
 			}
 		}
 		for _, r := range s.Resource {
-			if r == "*" && !strings.Contains(s.Action[0], "GetWebIdentityToken") || !strings.HasPrefix(r, "arn:") && r != "*" {
+			if r == "*" && !key && !slices.Contains([]string{"sts:GetWebIdentityToken", "sts:TagGetWebIdentityToken", "signer:GetRevocationStatus"}, s.Action[0]) || !strings.HasPrefix(r, "arn:") && r != "*" {
 				t.Errorf("%s: resource %q", template, r)
 			}
 		}

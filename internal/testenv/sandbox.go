@@ -33,6 +33,7 @@ type Sandbox struct {
 	Issuer *oidctest.Issuer
 	AWS    *AWS
 
+	cfg        server.Config
 	issuerHTTP *http.Server
 	issuerL    net.Listener
 }
@@ -78,7 +79,7 @@ func NewSandbox(ctx context.Context, listen string, cfg server.Config, edit func
 		return nil, errors.Join(err, l.Close(), issuerL.Close())
 	}
 	return &Sandbox{
-		Server: s, Issuer: issuer, AWS: standin, issuerL: issuerL,
+		Server: s, Issuer: issuer, AWS: standin, cfg: cfg, issuerL: issuerL,
 		issuerHTTP: &http.Server{Handler: issuer.Handler(), ReadHeaderTimeout: 5 * time.Second},
 	}, nil
 }
