@@ -138,8 +138,16 @@ type TrustedRoot struct {
 	AttestationKeysPEM []byte
 }
 
-// GetTrustedRoot fetches the trusted root. It needs no credential.
+// GetTrustedRoot returns what Config.Trust has verified. Where that has not been
+// initialized it fetches the trusted root from the server, without a credential.
 func (c *Client) GetTrustedRoot(ctx context.Context) (*TrustedRoot, error) {
+	if c.trust != nil && c.trust.Initialized() {
+		state, err := c.trust.Current(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return &state.TrustedRoot, nil
+	}
 	var resp *assayv1.GetTrustedRootResponse
 	err := c.anonymous(ctx, unaryTimeout, func(ctx context.Context) (err error) {
 		resp, err = c.audit.GetTrustedRoot(ctx, &assayv1.GetTrustedRootRequest{})

@@ -5,7 +5,9 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"net/url"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/assay-build/assay/internal/attest"
 	assayv1 "github.com/assay-build/assay/proto/assay/v1"
@@ -188,12 +190,15 @@ func checkDecision(d *assayv1.Decision, asked Subject, environment string) (bool
 }
 
 // checkPassed looks for what a decision that passed cannot hold, and for the
-// summary that must come with it.
+// summary that must come with it, unless the server says why it has none.
 func checkPassed(d *assayv1.Decision, digest string) error {
 	for _, r := range d.GetRules() {
 		if r.GetError() != "" || (r.GetEffect() == assayv1.RuleEffect_RULE_EFFECT_FORBID && !r.GetSatisfied()) {
 			return dishonest("a decision passed against the rule %q", r.GetRuleId())
 		}
+	}
+	if len(d.GetVerificationSummary()) == 0 && d.GetSummaryMissing() != "" {
+		return checkUnsigned(d)
 	}
 	parts, err := attest.ParseOwnBundle(d.GetVerificationSummary())
 	if err != nil {
@@ -227,6 +232,29 @@ func checkPassed(d *assayv1.Decision, digest string) error {
 	// environment cannot be kept and shown as one for another.
 	if want := "/environments/" + url.PathEscape(d.GetEnvironment()); !strings.HasSuffix(predicate.Verifier.ID, want) {
 		return dishonest("the verification summary is by %.200q, not about environment %q", predicate.Verifier.ID, d.GetEnvironment())
+	}
+	return nil
+}
+
+// maxUnsigned is how long a permission may be good that is the server's word alone.
+const maxUnsigned = 5 * time.Minute
+
+// checkUnsigned refuses a permission without a summary, unless what signs, dates or
+// certifies summaries is what is missing, and it is soon asked for again.
+func checkUnsigned(d *assayv1.Decision) error {
+	missing := d.GetSummaryMissing()
+	away := slices.Contains([]string{"SIGNATURE_MISDATED", "CA_NO_INTERMEDIATE", "CA_MISSING", "DEADLINE_EXCEEDED", "KEY_REF_INVALID"}, missing)
+	for _, prefix := range []string{"KMS_", "TSA_", "TIMESTAMP_"} {
+		away = away || len(missing) > len(prefix) && strings.HasPrefix(missing, prefix)
+	}
+	if !away {
+		return dishonest("a decision passed without a verification summary, for the reason %.80q, which is none", missing)
+	}
+	if d.GetDecideTime() == nil || d.GetExpireTime() == nil {
+		return dishonest("a decision passed without a verification summary, and does not say for how long")
+	}
+	if good := d.GetExpireTime().AsTime().Sub(d.GetDecideTime().AsTime()); good <= 0 || good > maxUnsigned {
+		return dishonest("a decision passed without a verification summary for %s; the limit is %s", good, maxUnsigned)
 	}
 	return nil
 }

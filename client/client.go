@@ -90,6 +90,9 @@ type Config struct {
 	AllowPlaintext bool
 	// CAFile holds the PEM certificates to trust instead of the system's.
 	CAFile string
+	// Trust follows the server's keys. Where it has been initialized, what the server
+	// signed is verified with what it has verified, and not with what the server says.
+	Trust *TrustStore
 	// UserAgent goes in front of grpc-go's own.
 	UserAgent string
 	// Now is the clock; time.Now if nil.
@@ -102,6 +105,7 @@ type Client struct {
 	endpoint *endpoint
 	retry    retrier
 	sessions *sessions
+	trust    *TrustStore
 
 	attestation  assayv1.AttestationServiceClient
 	verification assayv1.VerificationServiceClient
@@ -115,6 +119,9 @@ func Dial(_ context.Context, cfg Config) (*Client, error) {
 	ep, err := parseServer(cfg.Server, cfg.AllowPlaintext)
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Trust != nil && cfg.Trust.endpoint.origin != ep.origin {
+		return nil, badInput(CodeServerInvalid, "the trust is in %s, the server is %s", cfg.Trust.endpoint.origin, ep.origin)
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -155,6 +162,7 @@ func Dial(_ context.Context, cfg Config) (*Client, error) {
 		conn:         conn,
 		endpoint:     ep,
 		retry:        newRetrier(cfg.Now),
+		trust:        cfg.Trust,
 		attestation:  assayv1.NewAttestationServiceClient(conn),
 		verification: assayv1.NewVerificationServiceClient(conn),
 		audit:        assayv1.NewAuditServiceClient(conn),

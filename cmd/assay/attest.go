@@ -126,7 +126,7 @@ func (a *app) attested(server string, result *client.Attested, bundles *bundleWr
 	var written []string
 	var err error
 	if bundles != nil {
-		if written, err = bundles.write(result.Attestation.GetBundle()); err != nil {
+		if written, err = bundles.write(result.Attestation); err != nil {
 			return fmt.Errorf("attested as %s, but the bundle could not be written: %w", result.Attestation.GetAttestationId(), err)
 		}
 	}

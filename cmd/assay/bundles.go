@@ -7,6 +7,8 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+
+	assayv1 "github.com/assay-build/assay/proto/assay/v1"
 )
 
 // bundleWriter puts one bundle next to each artifact's name below a directory.
@@ -38,37 +40,63 @@ func planBundles(dir string, job *attestJob) (*bundleWriter, error) {
 	}
 	w.names = job.names()
 	for _, name := range w.names {
-		info, err := w.root.Stat(filepath.FromSlash(name + bundleSuffix))
-		if err != nil {
-			continue // Nothing there to overwrite; what else is wrong the write will tell.
-		}
-		for i := range job.artifacts {
-			in, err := os.Stat(job.artifacts[i].Path)
-			if err == nil && os.SameFile(in, info) {
-				return nil, usage(fmt.Sprintf("the bundle of %s would overwrite the artifact %s", name, job.artifacts[i].Path),
-					"choose another --bundle-dir")
+		for _, suffix := range []string{bundleSuffix, notarySuffix, mldsaSuffix} {
+			if err := w.checkFree(name, suffix, job); err != nil {
+				return nil, err
 			}
 		}
 	}
 	return w, nil
 }
 
+// checkFree refuses to write over an artifact.
+func (w *bundleWriter) checkFree(name, suffix string, job *attestJob) error {
+	info, err := w.root.Stat(filepath.FromSlash(name + suffix))
+	if err != nil {
+		return nil //nolint:nilerr // nothing there to overwrite; what else is wrong the write will tell
+	}
+	for i := range job.artifacts {
+		in, err := os.Stat(job.artifacts[i].Path)
+		if err == nil && os.SameFile(in, info) {
+			return usage(fmt.Sprintf("the bundle of %s would overwrite the artifact %s", name, job.artifacts[i].Path),
+				"choose another --bundle-dir")
+		}
+	}
+	return nil
+}
+
 func (w *bundleWriter) close() error { return w.root.Close() }
 
-// write returns the paths it wrote. Each file appears whole or not at all.
-func (w *bundleWriter) write(bundle []byte) ([]string, error) {
+// write returns the paths it wrote: for each name the bundle, and the signatures that
+// stand beside it. Each file appears whole or not at all.
+func (w *bundleWriter) write(at *assayv1.Attestation) ([]string, error) {
 	var written []string
+	put := func(name string, data []byte) error {
+		file := filepath.FromSlash(name)
+		err := writeAtomic(w.root, file, data)
+		if err == nil {
+			written = append(written, filepath.Join(w.dir, file))
+		}
+		return err
+	}
 	for _, name := range w.names {
 		if parent := path.Dir(name); parent != "." {
 			if err := w.root.MkdirAll(filepath.FromSlash(parent), 0o755); err != nil {
 				return written, err
 			}
 		}
-		file := filepath.FromSlash(name + bundleSuffix)
-		if err := writeAtomic(w.root, file, bundle); err != nil {
+		if err := put(name+bundleSuffix, at.GetBundle()); err != nil {
 			return written, err
 		}
-		written = append(written, filepath.Join(w.dir, file))
+		for _, d := range at.GetDetachedSignatures() {
+			suffix := detachedSuffix(d.GetKind())
+			if suffix == "" {
+				continue // of a server that knows more kinds
+			}
+			if err := put(name+suffix, d.GetSignature()); err != nil {
+				return written, err
+			}
+		}
 	}
 	return written, nil
 }

@@ -126,7 +126,7 @@ func (a *app) rootCommand() *cobra.Command {
 	flags.DurationVar(&a.timeout, "timeout", 0, "give up after this long (default 1m; attest and attach 1h, attest-build 30m, sbom and login 10m)")
 	root.AddCommand(a.attestCommand(), a.attestBuildCommand(), a.verifyCommand(), a.listCommand(), a.showCommand(),
 		a.sbomCommand(), a.searchCommand(), a.attachCommand(),
-		a.trustedRootCommand(), a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.versionCommand())
+		a.trustedRootCommand(), a.trustCommand(), a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.versionCommand())
 	root.SetHelpCommand(helpCommand(root))
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage(err.Error(), "see: "+cmd.CommandPath()+" --help")
@@ -191,6 +191,7 @@ func (a *app) dial(ctx context.Context, source client.CredentialSource) (_ conte
 		Credential:     source,
 		AllowPlaintext: a.allowPlaintext,
 		CAFile:         a.caFile,
+		Trust:          a.trustIfAny(),
 		UserAgent:      userAgent(),
 	})
 	if err != nil {

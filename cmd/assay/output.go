@@ -41,6 +41,14 @@ type attestationJSON struct {
 	// Bundle is the Sigstore bundle as an object: write it to a file and any
 	// Sigstore verifier takes it.
 	Bundle json.RawMessage `json:"bundle,omitempty"`
+	// DetachedSignatures are further signatures over the bundle's envelope.
+	DetachedSignatures []detachedJSON `json:"detached_signatures,omitempty"`
+}
+
+type detachedJSON struct {
+	Kind      string `json:"kind"`
+	KeyID     string `json:"key_id,omitempty"`
+	Signature []byte `json:"signature"`
 }
 
 type subjectJSON struct {
@@ -75,6 +83,8 @@ type decisionJSON struct {
 	ExpireTime     string            `json:"expire_time,omitempty"`
 	// VerificationSummary is the SLSA VSA, a Sigstore bundle as an object.
 	VerificationSummary json.RawMessage `json:"verification_summary,omitempty"`
+	// SummaryMissing says why there is none.
+	SummaryMissing string `json:"summary_missing,omitempty"`
 }
 
 type ruleJSON struct {
@@ -107,6 +117,9 @@ func attestationOutput(at *assayv1.Attestation) attestationJSON {
 	}
 	for _, s := range at.GetSubjects() {
 		out.Subjects = append(out.Subjects, subjectOutput(s))
+	}
+	for _, d := range at.GetDetachedSignatures() {
+		out.DetachedSignatures = append(out.DetachedSignatures, detachedJSON{d.GetKind(), d.GetKeyId(), d.GetSignature()})
 	}
 	return out
 }
@@ -147,7 +160,7 @@ func decisionOutput(d *assayv1.Decision) decisionJSON {
 		PolicyVersion:       d.GetPolicyVersion(),
 		DecideTime:          stamp(d.GetDecideTime()),
 		ExpireTime:          stamp(d.GetExpireTime()),
-		VerificationSummary: rawJSON(d.GetVerificationSummary()),
+		VerificationSummary: rawJSON(d.GetVerificationSummary()), SummaryMissing: d.GetSummaryMissing(),
 	}
 	for _, r := range d.GetRules() {
 		out.Rules = append(out.Rules, ruleJSON{

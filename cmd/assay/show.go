@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/asn1"
 	"encoding/json"
 	"fmt"
 
@@ -75,7 +77,16 @@ func (a *app) printAttestation(at *assayv1.Attestation) error {
 	}
 	t.row("signed at", signedAt(at, &parts.LogEntry))
 	t.row("log index", fmt.Sprint(parts.LogEntry.LogIndex))
-	t.row("key id", clean(parts.PublicKeyHint))
+	if parts.Certificate != nil {
+		if err := certificateRows(t, parts.Certificate); err != nil {
+			return err
+		}
+	} else {
+		t.row("key id", clean(parts.PublicKeyHint))
+	}
+	for _, d := range at.GetDetachedSignatures() {
+		t.row("signed beside", clean(d.GetKind()), clean(d.GetKeyId()))
+	}
 	t.flush()
 	a.print("subjects\n")
 	origins := make(map[string]string)
@@ -87,6 +98,32 @@ func (a *app) printAttestation(at *assayv1.Attestation) error {
 		t.row("  "+clean(s.Name), "sha256:"+clean(s.Digest["sha256"]), origins[s.Name])
 	}
 	t.flush()
+	return nil
+}
+
+// certificateRows show for whom a certificate speaks: what `cosign
+// --certificate-identity` and `--certificate-oidc-issuer` want.
+func certificateRows(t *table, der []byte) error {
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return fmt.Errorf("read the certificate: %w", err)
+	}
+	for _, u := range cert.URIs {
+		t.row("identity", clean(u.String()))
+	}
+	for _, e := range cert.EmailAddresses {
+		t.row("identity", clean(e))
+	}
+	for _, e := range cert.Extensions {
+		// Fulcio's issuer, 1.3.6.1.4.1.57264.1.8: a UTF8String.
+		if !e.Id.Equal(asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 8}) {
+			continue
+		}
+		var issuer string
+		if _, err := asn1.UnmarshalWithParams(e.Value, &issuer, "utf8"); err == nil {
+			t.row("issuer", clean(issuer))
+		}
+	}
 	return nil
 }
 

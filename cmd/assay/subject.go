@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/assay-build/assay/client"
@@ -14,6 +15,28 @@ import (
 
 // bundleSuffix ends the name of every bundle file, as Sigstore's tools expect.
 const bundleSuffix = ".sigstore.json"
+
+// What ends the names of signatures that stand beside a bundle.
+const (
+	notarySuffix = ".notary.jws.json"
+	mldsaSuffix  = ".ml-dsa-65.sig"
+)
+
+// detachedSuffix is that of a kind of signature, "" for one that has no file.
+func detachedSuffix(kind string) string {
+	switch kind {
+	case "application/jose+json":
+		return notarySuffix
+	case "ML_DSA_65":
+		return mldsaSuffix
+	}
+	return ""
+}
+
+// ownFile reports whether a name is of a file that attest puts next to artifacts.
+func ownFile(name string) bool {
+	return slices.ContainsFunc([]string{bundleSuffix, notarySuffix, mldsaSuffix}, func(s string) bool { return strings.HasSuffix(name, s) })
+}
 
 // subjectArg is a SUBJECT from the command line: a path, or a digest with or
 // without a name.
@@ -130,7 +153,7 @@ func collectArtifacts(paths []string) (artifacts []client.Artifact, skipped []st
 }
 
 // walk adds the regular files below dir. Links are left out, for they lead out of
-// what was asked for; so are bundles, which attest itself put there.
+// what was asked for; so are bundles and signatures, which attest itself put there.
 func walk(dir string, add func(name, file string) error) (skipped []string, err error) {
 	found := 0
 	err = fs.WalkDir(os.DirFS(dir), ".", func(name string, d fs.DirEntry, err error) error {
@@ -140,7 +163,7 @@ func walk(dir string, add func(name, file string) error) (skipped []string, err 
 			return usage(err.Error(), "")
 		case d.IsDir():
 			return nil
-		case !d.Type().IsRegular() || strings.HasSuffix(path.Base(name), bundleSuffix):
+		case !d.Type().IsRegular() || ownFile(path.Base(name)):
 			skipped = append(skipped, file)
 			return nil
 		}

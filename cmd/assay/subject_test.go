@@ -12,6 +12,7 @@ import (
 
 	"github.com/assay-build/assay/client"
 	"github.com/assay-build/assay/internal/attest"
+	assayv1 "github.com/assay-build/assay/proto/assay/v1"
 )
 
 // fakeClock moves when told to.
@@ -177,7 +178,7 @@ func TestBundleWriterStaysInside(t *testing.T) {
 	if err := os.Symlink(outside, filepath.Join(dir, "out", "sub")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.write([]byte("{}")); err == nil {
+	if _, err := w.write(&assayv1.Attestation{Bundle: []byte("{}")}); err == nil {
 		t.Error("wrote through a link that leads out")
 	}
 	if left, _ := os.ReadDir(outside); len(left) != 0 {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	"github.com/assay-build/assay/client"
 	assayv1 "github.com/assay-build/assay/proto/assay/v1"
@@ -92,6 +94,15 @@ func (a *app) printDecision(label string, d *assayv1.Decision) {
 	a.print("%s  %ssha256:%s  to %s\n", word, label, clean(d.GetSubject().GetDigest()["sha256"]), clean(d.GetEnvironment()))
 	if !allowed(d) {
 		a.print("       %s: %s\n", clean(d.GetReason()), clean(d.GetMessage()))
+	}
+	if allowed(d) {
+		// What there is beside the bundle's own signature; nothing in most places.
+		for _, name := range slices.Sorted(maps.Keys(d.GetFacts())) {
+			a.print("       %s: %s\n", clean(name), clean(d.GetFacts()[name]))
+		}
+	}
+	if missing := d.GetSummaryMissing(); missing != "" {
+		a.print("       no signed summary: %s\n", clean(missing))
 	}
 	for _, r := range d.GetRules() {
 		mark := "✗"
