@@ -29,6 +29,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/assay-build/assay/internal/refusal"
 	"github.com/assay-build/assay/internal/sbom/sandbox"
@@ -52,7 +53,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fs.SetOutput(stderr)
 	data := fs.String("data", "", "`directory` for keys, database, log and dev.env (required)")
 	listen := fs.String("listen", "127.0.0.1:8780", "loopback `host:port`")
-	format := fs.String("entry-format", "rekor-v1", "log entries: rekor-v1 or rekor-v2")
+	var o options
+	fs.StringVar(&o.format, "entry-format", "rekor-v1", "log entries: rekor-v1 or rekor-v2")
+	fs.StringVar(&o.signer, "signer", "file", "where the signing key is: file, or kms for the stand-in of AWS KMS")
+	fs.StringVar(&o.mode, "mode", server.KeysModeKey, "key: one key signs; certificate: each attestation has a certificate")
+	fs.DurationVar(&o.latency, "kms-latency", 0, "how long the stand-in of AWS KMS takes to sign")
 	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
 	} else if err != nil {
@@ -62,7 +67,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "assay-dev: usage: assay-dev --data DIR [--listen 127.0.0.1:8780]")
 		return 2
 	}
-	err := serve(ctx, *data, *listen, *format, stdout, stderr)
+	if o.signer != "file" && o.signer != "kms" {
+		fmt.Fprintf(stderr, "assay-dev: --signer %q: file or kms\n", o.signer)
+		return 2
+	}
+	err := serve(ctx, *data, *listen, o, stdout, stderr)
 	if err == nil {
 		return 0
 	}
@@ -74,10 +83,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 3
 }
 
-func serve(ctx context.Context, data, listen, format string, stdout, stderr io.Writer) error {
+// options are what of a sandbox can be chosen.
+type options struct {
+	format, signer, mode string
+	latency              time.Duration
+}
+
+func serve(ctx context.Context, data, listen string, o options, stdout, stderr io.Writer) error {
 	cfg := server.Config{
 		Data:   data,
-		Log:    server.LogConfig{EntryFormat: format},
+		Log:    server.LogConfig{EntryFormat: o.format},
+		Keys:   server.KeysConf{Mode: o.mode},
 		Logger: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 	klog.SetSlogLogger(cfg.Logger) // Tessera logs through klog
@@ -86,6 +102,12 @@ func serve(ctx context.Context, data, listen, format string, stdout, stderr io.W
 	s, err := testenv.NewSandbox(ctx, listen, cfg, nil)
 	if err != nil {
 		return err
+	}
+	if o.signer == "kms" {
+		if _, err := s.UseKMS(ctx, "ECC_NIST_P256"); err != nil {
+			return err
+		}
+		s.AWS.World.Latency("kms", "Sign", o.latency)
 	}
 	// Written after the ports are bound and before anything is served: whoever
 	// waits for dev.env, the last one, finds a server that accepts connections.

@@ -81,6 +81,8 @@ func newRoot(stdout, stderr io.Writer, logTo func(*slog.Logger)) *cobra.Command 
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	root.AddCommand(newScan())
+	root.AddCommand(newKeys(stdout, stderr, logTo, server.KeyOpeners))
+	root.AddCommand(newTUF(stdout, stderr, server.KeyOpeners, server.TrustFiles))
 	root.AddCommand(newServe(stderr, logTo), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
