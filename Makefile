@@ -39,10 +39,17 @@ demo: build ## Attest, verify and tamper, on this machine, in a temporary direct
 test: ## Run the tests; no network beyond the module cache
 	go test -short -timeout 5m ./...
 
+RACE_IN_FULL := -e /internal/store$$ -e /internal/tlog -e /internal/signing -e /internal/notary -e /internal/outage -e /internal/tsaclient -e /internal/identity
+
+# A real server with the race detector takes a second to start, and one that scans starts
+# further such processes: of server's tests those run that have several callers at once.
+RACE_SERVER := Race|Once|Busy|Retry|Draining|Released|WhilePending|Throughout|Stale|Circuit|Fair|Guard|NewDecisions|SlowLog|Intermediates|InFlight|Concurrent|AuthorityRevoked
+
 .PHONY: race
-race: ## Run the tests with the race detector; those that start many processes, or unpack bombs, with -short
-	go test -race -timeout 20m $$(go list ./... | grep -v -e '/server$$' -e /internal/sbom)
-	go test -race -short -timeout 20m ./server ./internal/sbom/...
+race: ## Run the tests with the race detector: in full where goroutines share memory, of server what has several callers, else with -short
+	go test -race -timeout 20m $$(go list ./... | grep $(RACE_IN_FULL))
+	go test -race -short -timeout 20m -run '$(RACE_SERVER)' ./server
+	go test -race -short -timeout 20m $$(go list ./... | grep -v -e '/server$$' $(RACE_IN_FULL))
 
 .PHONY: fuzz
 fuzz: ## Fuzz every parser of outside bytes, FUZZTIME each (default 30s)
@@ -79,8 +86,9 @@ bench: build ## Measure; prints the machine, medians and ratios to limits of the
 	.ci/bench $(BENCHFLAGS)
 
 .PHONY: interop
-interop: build $(TOOLS)/cosign-$(COSIGN_VERSION) ## Verify attestations with cosign and @sigstore/verify, offline
+interop: build $(TOOLS)/cosign-$(COSIGN_VERSION) ## Verify attestations with cosign, sigstore-go and @sigstore/verify, offline; cosign initialize from our TUF repository
 	.ci/interop bin
+	ASSAY_COSIGN=$(TOOLS)/cosign go test -count=1 -run TestCosign -v ./internal/tufrepo/ | grep -E '^(---|ok|FAIL|panic)|_test.go'
 
 # hclfmt's -check only parses, and its formatting passes over what does not parse.
 # What terraform validate would check needs the provider's registry: a test in

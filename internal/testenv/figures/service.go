@@ -16,7 +16,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/assay-build/assay/client"
@@ -36,8 +35,8 @@ type sandbox struct {
 	client *client.Client
 }
 
-func (c *config) start(ctx context.Context, data string) (*sandbox, error) {
-	s := &sandbox{cmd: exec.CommandContext(ctx, filepath.Join(c.bin, "assay-dev"), "--data", data, "--listen", "127.0.0.1:0"), env: make(map[string]string)}
+func (c *config) start(ctx context.Context, data string, flags ...string) (*sandbox, error) {
+	s := &sandbox{cmd: exec.CommandContext(ctx, filepath.Join(c.bin, "assay-dev"), append([]string{"--data", data, "--listen", "127.0.0.1:0"}, flags...)...), env: make(map[string]string)}
 	s.cmd.Stderr = os.Stderr
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
@@ -144,16 +143,7 @@ func digestOf(salt [16]byte, n uint64) string {
 }
 
 func (c *config) attests(s *sandbox, l *limits) (known []string, err error) {
-	var salt [16]byte
-	_, _ = rand.Read(salt[:])
-	var n atomic.Uint64
-	attestation := assayv1.NewAttestationServiceClient(s.conn)
-	call := func(ctx context.Context, _ int) error {
-		_, err := attestation.AttestDigests(ctx, &assayv1.AttestDigestsRequest{Subjects: []*assayv1.Subject{
-			{Name: "app", Digest: map[string]string{"sha256": digestOf(salt, n.Add(1))}},
-		}})
-		return err
-	}
+	call, digest, count := attestCalls(s)
 	alone, err := c.median(s.ctx, 1, call)
 	if err != nil {
 		return nil, err
@@ -165,8 +155,8 @@ func (c *config) attests(s *sandbox, l *limits) (known []string, err error) {
 	row("attest by digest, alone, p50", ms(alone.p50), "< 15 ms", fmt.Sprintf("%.0f flushes", float64(alone.p50)/float64(l.flush)))
 	row("attest by digest, 64 in flight", rate(many), "≥ 5000/s", fmt.Sprintf("%.1f%% of gRPC echo; p50 %s p99 %s; %.1f signatures' time each on 2 processors",
 		100*many.perSecond/l.echo64.perSecond, ms(many.p50), ms(many.p99), 2*float64(time.Second)/many.perSecond/float64(l.sign)))
-	for i := uint64(1); i <= min(n.Load(), 1000); i++ {
-		known = append(known, digestOf(salt, i))
+	for i := uint64(1); i <= min(count(), 1000); i++ {
+		known = append(known, digest(i))
 	}
 	return known, nil
 }
