@@ -1,5 +1,6 @@
-# The role that assayd runs as. It may become the reader role of each account, and
-# that is all: Assay holds no key of any account.
+# The role that assayd runs as. It may become the reader role of each account, and,
+# where they are named, sign with keys of KMS and a profile of AWS Signer. It may make,
+# change and delegate none of them.
 
 terraform {
   required_version = ">= 1.5"
@@ -41,4 +42,34 @@ resource "aws_iam_instance_profile" "service" {
   count = var.runs_on == "ec2" ? 1 : 0
   name  = var.role_name
   role  = aws_iam_role.service.name
+}
+
+# Keys of the same account that the module keys made need none of this: their own
+# policies name the role. Keys of another account need both.
+
+resource "aws_iam_role_policy" "kms" {
+  count = length(var.kms_key_arns) > 0 ? 1 : 0
+  name  = "sign-digests"
+  role  = aws_iam_role.service.id
+  policy = templatefile("${local.policies}/service-kms.json", {
+    key_arns = jsonencode(var.kms_key_arns)
+  })
+}
+
+resource "aws_iam_role_policy" "kms_mldsa" {
+  count = length(var.mldsa_key_arns) > 0 ? 1 : 0
+  name  = "co-sign"
+  role  = aws_iam_role.service.id
+  policy = templatefile("${local.policies}/service-kms-mldsa.json", {
+    key_arns = jsonencode(var.mldsa_key_arns)
+  })
+}
+
+resource "aws_iam_role_policy" "signer" {
+  count = length(var.signer_profile_arns) > 0 ? 1 : 0
+  name  = "sign-with-aws-signer"
+  role  = aws_iam_role.service.id
+  policy = templatefile("${local.policies}/service-signer.json", {
+    profile_arns = jsonencode(var.signer_profile_arns)
+  })
 }
